@@ -1,0 +1,1 @@
+"""Metric monocular depth with calibrated uncertainty, as a ROS 2 node."""

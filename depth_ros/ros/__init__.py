@@ -1,0 +1,1 @@
+"""The ROS rim: the only folder, with tools/, that imports ROS."""

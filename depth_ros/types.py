@@ -1,0 +1,119 @@
+"""The plain types that every part of the robot side exchanges. NumPy only, no ROS, no OpenCV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+UInt8Array = NDArray[np.uint8]
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+
+DISTORTION_MODELS = ("plumb_bob", "rational_polynomial", "equidistant")
+IDENTITY_ROTATION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+class InputError(ValueError):
+    """Input that breaks a contract; the text says what was found, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """Lens distortion and the rectification that removes it (sensor_msgs/CameraInfo's D, R and P)."""
+
+    model: str  # one of DISTORTION_MODELS
+    coefficients: tuple[float, ...]
+    rotation: tuple[float, ...] = IDENTITY_ROTATION  # (9,) row-major rectified_R_camera
+    projection: tuple[float, float, float, float] | None = None  # fx fy cx cy [px] of the rectified image; None: as raw
+
+    def __post_init__(self) -> None:
+        if self.model not in DISTORTION_MODELS:
+            raise InputError(f"distortion model '{self.model}' is unknown; expected one of {', '.join(DISTORTION_MODELS)}")
+
+
+@dataclass(frozen=True)
+class CameraModel:
+    """Pinhole camera; pixel (0, 0) is the centre of the top-left pixel.
+
+    Raises InputError if a size or focal length is not positive, or the principal point is not finite.
+    """
+
+    width: int  # [px]
+    height: int  # [px]
+    fx: float  # [px]
+    fy: float  # [px]
+    cx: float  # [px]
+    cy: float  # [px]
+    distortion: Distortion | None = None
+
+    def __post_init__(self) -> None:
+        if self.width <= 0 or self.height <= 0:
+            raise InputError(f"camera size is {self.width}x{self.height}; expected a positive width and height")
+        for name in ("fx", "fy"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value > 0):
+                raise InputError(f"camera {name} is {value}; expected a positive focal length [px]: calibrate the camera")
+        if not (np.isfinite(self.cx) and np.isfinite(self.cy)):
+            raise InputError(f"camera principal point is ({self.cx}, {self.cy}); expected finite pixels")
+
+    def resized(self, width: int, height: int) -> CameraModel:
+        """Return the camera of the same image resized to width x height [px]: the same rays, cx' = (cx + 0.5) s - 0.5."""
+        if self.distortion is not None:
+            raise InputError("a distorted camera cannot be resized; rectify its images first")
+        sx, sy = width / self.width, height / self.height
+        return replace(
+            self,
+            width=width,
+            height=height,
+            fx=self.fx * sx,
+            fy=self.fy * sy,
+            cx=(self.cx + 0.5) * sx - 0.5,
+            cy=(self.cy + 0.5) * sy - 0.5,
+        )
+
+    def rectified(self) -> CameraModel:
+        """Return the pinhole camera of the rectified image (itself where there is no distortion)."""
+        if self.distortion is None:
+            return self
+        fx, fy, cx, cy = self.distortion.projection or (self.fx, self.fy, self.cx, self.cy)
+        return CameraModel(self.width, self.height, fx, fy, cx, cy)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One camera image with the camera that took it. Raises InputError if the two contradict each other."""
+
+    image: UInt8Array  # (H, W, 3) RGB
+    camera: CameraModel
+    stamp_ns: int
+    frame_id: str
+
+    def __post_init__(self) -> None:
+        expected = (self.camera.height, self.camera.width, 3)
+        if self.image.shape != expected or self.image.dtype != np.uint8:
+            raise InputError(
+                f"image is {self.image.shape} {self.image.dtype}, but its camera_info says "
+                f"{self.camera.width}x{self.camera.height}: expected {expected} uint8; publish the camera_info of this image size"
+            )
+
+
+@dataclass(frozen=True)
+class DepthPrediction:
+    """Depth with one standard deviation, at the resolution of `camera`.
+
+    REP 118: depth along +z in metres. REP 117: NaN is invalid, +inf is "nothing in range".
+    sigma is NaN wherever depth is not finite.
+    """
+
+    depth: Float32Array  # (H, W) [m]
+    sigma: Float32Array  # (H, W) [m]
+    camera: CameraModel
+
+    def __post_init__(self) -> None:
+        expected = (self.camera.height, self.camera.width)
+        for name in ("depth", "sigma"):
+            array = getattr(self, name)
+            if array.shape != expected or array.dtype != np.float32:
+                raise InputError(f"{name} is {array.shape} {array.dtype}; expected {expected} float32")
