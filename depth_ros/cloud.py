@@ -1,0 +1,84 @@
+"""Depth predictions to organised point arrays."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_ros.types import CameraModel, DepthPrediction, Float32Array, InputError, UInt8Array
+
+# The layout of sensor_msgs/PointCloud2 as PCL and RViz read it: rgb is the uint32 0x00RRGGBB in a float's place.
+POINT_DTYPE = np.dtype([(name, "<f4") for name in ("x", "y", "z", "rgb", "sigma")])
+
+
+class CloudBuilder:
+    """Turns predictions of one camera into clouds of every `stride`-th pixel, in a buffer that is made once.
+
+    `edge_span` [px] is how far apart the pixels lie that the edge test compares: 1 at the network's resolution, the
+    up-sampling factor (rounded) for an up-sampled prediction, whose edges are that wide.
+    """
+
+    def __init__(self, camera: CameraModel, stride: int = 1, edge_span: int = 1) -> None:
+        if stride < 1 or edge_span < 1:
+            raise InputError(f"cloud stride is {stride} and edge span {edge_span}; expected at least 1 pixel")
+        self._camera = camera
+        self._every = (slice(None, None, stride), slice(None, None, stride))
+        self._edge_span = edge_span
+        u = np.arange(0, camera.width, stride)
+        v = np.arange(0, camera.height, stride)
+        self._ray_x = ((u - camera.cx) / camera.fx).astype(np.float32)  # (cols,)
+        self._ray_y = ((v - camera.cy) / camera.fy).astype(np.float32)[:, None]  # (rows, 1)
+        self._points: Float32Array = np.zeros((len(v), len(u), len(POINT_DTYPE.names or ())), np.float32)
+        self._colour: UInt8Array = np.zeros((len(v), len(u), 4), np.uint8)  # B G R 0
+
+    def build(
+        self, prediction: DepthPrediction, image: UInt8Array, max_relative_sigma: float, max_edge_step: float
+    ) -> NDArray[np.void]:
+        """Return the points (rows, cols) of POINT_DTYPE in the camera's optical frame [m]; the next call overwrites them.
+
+        A point is NaN (colour apart) where depth is not finite, where sigma / depth exceeds `max_relative_sigma`, or on
+        a depth edge (see depth_edges). 0 switches either test off. `image` is RGB at the prediction's resolution.
+        Raises InputError if the prediction or image is not of this builder's camera.
+        """
+        camera = self._camera
+        if prediction.camera != camera or image.shape != (camera.height, camera.width, 3):
+            raise InputError(
+                f"cloud of {prediction.camera} with an image of {image.shape}; this builder was made for {camera}: make another"
+            )
+        drop = ~np.isfinite(prediction.depth)
+        if max_relative_sigma > 0:
+            drop |= prediction.sigma > max_relative_sigma * prediction.depth
+        if max_edge_step > 0:
+            drop |= depth_edges(prediction.depth, max_edge_step, self._edge_span)
+        z = prediction.depth[self._every]
+        points = self._points
+        np.copyto(points[..., 2], z)
+        points[..., 2][drop[self._every]] = np.nan
+        np.multiply(points[..., 2], self._ray_x, out=points[..., 0])
+        np.multiply(points[..., 2], self._ray_y, out=points[..., 1])
+        cv2.mixChannels([np.ascontiguousarray(image[self._every])], [self._colour], [0, 2, 1, 1, 2, 0])
+        points.view(np.uint32)[..., 3] = self._colour.view("<u4")[..., 0]
+        np.copyto(points[..., 4], prediction.sigma[self._every])
+        points[..., 4][drop[self._every]] = np.nan
+        return points.view(POINT_DTYPE)[..., 0]
+
+
+def depth_edges(depth: Float32Array, max_step: float, span: int = 1) -> NDArray[np.bool_]:
+    """Return where (H, W) the surface is broken or bent, so that points would float between two surfaces.
+
+    Inverse depth is linear in the image on every plane, however slanted, so its second difference over `span` pixels is
+    zero there; at a step from depth a to b it is, relative to the pixel's own inverse depth, |1 - a / b|. A pixel is on
+    an edge if that exceeds `max_step`, or if it does so `span` pixels beside it (the middle of a blurred step is
+    straight again). Where depth is +inf, inverse depth is 0; NaN neither is nor makes an edge.
+    """
+    s = span
+    inverse = 1.0 / depth
+    broken = np.zeros(depth.shape, np.bool_)
+    for value, bent in ((inverse, broken), (inverse.T, broken.T)):  # down the rows, then along them
+        bent[s:-s] |= np.abs(value[: -2 * s] - 2 * value[s:-s] + value[2 * s :]) > max_step * value[s:-s]
+    edges = broken.copy()
+    for bent, edge in ((broken, edges), (broken.T, edges.T)):
+        edge[:-s] |= bent[s:]
+        edge[s:] |= bent[:-s]
+    return edges

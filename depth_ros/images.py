@@ -1,0 +1,137 @@
+"""Image encodings to RGB arrays, rectification of distorted cameras, and a colour picture of depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from depth_ros.types import CameraModel, Distortion, Float32Array, Float64Array, InputError, UInt8Array
+
+
+class UnsupportedEncodingError(InputError):
+    """An image encoding that `decode` has no rule for."""
+
+
+def _converted(code: int) -> Callable[[UInt8Array], UInt8Array]:
+    def convert(pixels: UInt8Array) -> UInt8Array:
+        rgb: UInt8Array = cv2.cvtColor(pixels, code)
+        return rgb
+
+    return convert
+
+
+# encoding (sensor_msgs/image_encodings.hpp) -> bytes per pixel, conversion of the (H, W, bytes) pixels to RGB.
+# OpenCV names a Bayer pattern after the second and third pixel of its second row: the sensor's RGGB is its "BayerBG".
+_RULES: dict[str, tuple[int, Callable[[UInt8Array], UInt8Array]]] = {
+    "rgb8": (3, np.ascontiguousarray),
+    "bgr8": (3, _converted(cv2.COLOR_BGR2RGB)),
+    "rgba8": (4, _converted(cv2.COLOR_RGBA2RGB)),
+    "bgra8": (4, _converted(cv2.COLOR_BGRA2RGB)),
+    "mono8": (1, _converted(cv2.COLOR_GRAY2RGB)),
+    "mono16": (2, _converted(cv2.COLOR_GRAY2RGB)),  # its high bytes only, see decode()
+    "bayer_rggb8": (1, _converted(cv2.COLOR_BayerBG2RGB)),
+    "bayer_bggr8": (1, _converted(cv2.COLOR_BayerRG2RGB)),
+    "bayer_gbrg8": (1, _converted(cv2.COLOR_BayerGR2RGB)),
+    "bayer_grbg8": (1, _converted(cv2.COLOR_BayerGB2RGB)),
+    "yuv422": (2, _converted(cv2.COLOR_YUV2RGB_UYVY)),
+    "uyvy": (2, _converted(cv2.COLOR_YUV2RGB_UYVY)),
+    "yuv422_yuy2": (2, _converted(cv2.COLOR_YUV2RGB_YUY2)),
+    "yuyv": (2, _converted(cv2.COLOR_YUV2RGB_YUY2)),
+}
+ENCODINGS = tuple(_RULES)
+
+
+def decode(encoding: str, width: int, height: int, step: int, data: UInt8Array, is_bigendian: bool) -> UInt8Array:
+    """Return the RGB image (height, width, 3) in the bytes `data` (1-D), whose rows are `step` bytes apart.
+
+    mono16 becomes 8 bit by its high byte. An rgb8 image without row padding is a view of `data`, anything else a copy.
+    Raises UnsupportedEncodingError for an encoding that is not in ENCODINGS, InputError if the sizes contradict each other.
+    """
+    if encoding not in _RULES:
+        raise UnsupportedEncodingError(f"image encoding '{encoding}' is not supported; expected one of {', '.join(ENCODINGS)}")
+    size, convert = _RULES[encoding]
+    _check_layout(encoding, size, width, height, step, data)
+    pixels: UInt8Array = data.reshape(height, step)[:, : width * size].reshape(height, width, size)
+    if encoding == "mono16":
+        pixels = np.ascontiguousarray(pixels[..., 0 if is_bigendian else 1])
+    return convert(pixels)
+
+
+def _check_layout(encoding: str, size: int, width: int, height: int, step: int, data: UInt8Array) -> None:
+    image = f"{encoding} image of {width}x{height}"
+    if width <= 0 or height <= 0:
+        raise InputError(f"{image} is empty; expected a positive width and height")
+    if step < width * size:
+        raise InputError(f"{image} has step {step}; expected at least {width * size} bytes a row: fix the image's publisher")
+    if data.size != step * height:
+        state = "truncated" if data.size < step * height else "too long"
+        raise InputError(f"{image} is {state}: {data.size} bytes; expected {step * height} (height x step {step})")
+    if size == 2 and encoding != "mono16" and width % 2:
+        raise InputError(f"{image} has an odd width; 4:2:2 colour comes in pairs of pixels, expected an even width")
+    if encoding.startswith("bayer") and (width < 2 or height < 2):
+        raise InputError(f"{image} is smaller than one 2x2 Bayer cell")
+
+
+# Numbers of coefficients that OpenCV defines per distortion model.
+_COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+
+
+class Rectifier:
+    """Removes a camera's lens distortion; the maps are made once. A camera without distortion passes unchanged.
+
+    Raises InputError on construction if the distortion's numbers do not fit its model.
+    """
+
+    def __init__(self, camera: CameraModel) -> None:
+        self.camera = camera.rectified()
+        self._maps = None if camera.distortion is None else _rectification_maps(camera, camera.distortion)
+
+    def __call__(self, image: UInt8Array) -> UInt8Array:
+        """Return the rectified image, same size (H, W, 3), bilinear; what the lens did not see is black."""
+        if image.shape[:2] != (self.camera.height, self.camera.width):
+            raise InputError(
+                f"image is {image.shape[1]}x{image.shape[0]}, but its camera_info says "
+                f"{self.camera.width}x{self.camera.height}; publish the camera_info of this image size"
+            )
+        if self._maps is None:
+            return image
+        rectified: UInt8Array = cv2.remap(image, *self._maps, interpolation=cv2.INTER_LINEAR)
+        return rectified
+
+
+def _rectification_maps(camera: CameraModel, distortion: Distortion) -> tuple[Any, Any]:
+    """Return OpenCV's fixed-point maps (faster than float ones, exact to 1/32 px)."""
+    counts = _COEFFICIENTS[distortion.model]
+    if len(distortion.coefficients) not in counts:
+        raise InputError(
+            f"distortion model '{distortion.model}' has {len(distortion.coefficients)} coefficients; "
+            f"expected {' or '.join(map(str, counts))}: calibrate the camera"
+        )
+    if len(distortion.rotation) != 9:
+        raise InputError(f"rectification rotation has {len(distortion.rotation)} numbers; expected 9 (row-major 3x3)")
+    raw = _matrix(camera)
+    coefficients = np.array(distortion.coefficients)
+    rotation = np.array(distortion.rotation).reshape(3, 3)
+    size = (camera.width, camera.height)
+    make = cv2.fisheye.initUndistortRectifyMap if distortion.model == "equidistant" else cv2.initUndistortRectifyMap
+    maps: tuple[Any, Any] = make(raw, coefficients, rotation, _matrix(camera.rectified()), size, cv2.CV_16SC2)
+    return maps
+
+
+def _matrix(camera: CameraModel) -> Float64Array:
+    return np.array([[camera.fx, 0.0, camera.cx], [0.0, camera.fy, camera.cy], [0.0, 0.0, 1.0]])
+
+
+def colorize(depth: Float32Array, min_depth: float, max_depth: float) -> UInt8Array:
+    """Return a BGR picture (H, W, 3) of depth [m] on a log scale: near is red, far and +inf are blue, invalid is black."""
+    known = depth > 0  # False for NaN
+    nearness = np.clip(depth, min_depth, max_depth, where=known, out=np.full_like(depth, max_depth))
+    cv2.log(nearness, nearness)
+    np.subtract(np.log(max_depth), nearness, out=nearness)
+    nearness *= 255.0 / np.log(max_depth / min_depth)
+    picture: UInt8Array = cv2.applyColorMap(nearness.astype(np.uint8), cv2.COLORMAP_TURBO)
+    picture[~known] = 0
+    return picture
