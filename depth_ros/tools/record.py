@@ -1,0 +1,178 @@
+"""Recorder: writes the camera's and the node's topics into one MCAP file, byte for byte as they were published.
+
+    python -m depth_ros.tools.record OUT.mcap [--ros-args ...]
+
+The time of a message in the file is the moment it was received, so latency is that time minus the stamp in its header.
+One JSON line on stdout several times a second says how far the recording is (see `Progress`). SIGINT or SIGTERM ends it;
+the file is closed properly then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from statistics import median
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from depth_ros.types import InputError
+
+INPUTS = {"image": Image, "camera_info": CameraInfo}
+OUTPUTS = {"depth/image_rect": Image, "depth/uncertainty": Image, "depth/camera_info": CameraInfo, "points": PointCloud2}
+QUEUE_DEPTH = 200  # messages per topic: several seconds of a stalled recorder lose nothing
+STATUS_PERIOD_S = 0.2
+STAMP = struct.Struct("<4xiI")  # CDR encapsulation, then std_msgs/Header's stamp: sec, nanosec
+
+
+@dataclass
+class Progress:
+    """What the recorder has seen; printed as one JSON line."""
+
+    ready: bool = False  # every output has a publisher
+    images: int = 0
+    answers: int = 0  # images for which every output has arrived
+    last_image_ns: int = 0  # stamp of the newest image
+    last_answer_ns: int = 0  # stamp of the newest image that is answered completely
+    latency_ms: float | None = None  # median of the last second or so, stamp to receipt of the depth image
+
+
+class BagFile:
+    """An MCAP file that is written by a thread of its own, so that the disk never delays a receipt time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.error: OSError | None = None
+        self._folder = path.with_name(f".{path.stem}")  # rosbags writes folders; ours holds one file
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._typestore = get_typestore(Stores.ROS2_JAZZY)
+        self._writer = Writer(self._folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        self._queue: SimpleQueue[tuple[Any, int, bytes] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="bag")
+        self._thread.start()
+
+    def add_topic(self, topic: str, kind: type) -> Any:
+        """Declare a topic of sensor_msgs message class `kind`; return the handle that put() takes."""
+        return self._writer.add_connection(topic, f"sensor_msgs/msg/{kind.__name__}", typestore=self._typestore)
+
+    def put(self, handle: Any, receipt_ns: int, data: bytes) -> None:
+        """Queue one serialised message."""
+        self._queue.put((handle, receipt_ns, data))
+
+    def close(self) -> None:
+        """Write what is queued, finish the file and move it to its place. Raises OSError if anything could not be written."""
+        self._queue.put(None)
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+        self._writer.close()
+        (self._folder / f"{self._folder.name}.mcap").replace(self.path)
+        shutil.rmtree(self._folder)
+
+    def _write(self) -> None:
+        while (item := self._queue.get()) is not None:
+            try:
+                self._writer.write(*item)
+            except OSError as error:
+                self.error = error
+                return
+
+
+class Recorder(Node):  # type: ignore[misc]
+    """Subscribes reliably to everything the bag holds; messages stay serialised."""
+
+    def __init__(self, bag: BagFile) -> None:
+        super().__init__("recorder")
+        self.progress = Progress()
+        self._bag = bag
+        self._latencies_ms: deque[float] = deque(maxlen=20)
+        self._missing: dict[int, set[str]] = {}  # stamp -> outputs that have not arrived
+        qos = QoSProfile(depth=QUEUE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+        for topic, kind in (INPUTS | OUTPUTS).items():
+            callback = self._receiver(topic, bag.add_topic(self.resolve_topic_name(topic), kind))
+            self.create_subscription(kind, topic, callback, qos, raw=True)
+        self.create_timer(STATUS_PERIOD_S, self._print_progress)
+
+    def _receiver(self, topic: str, handle: Any) -> Callable[[bytes], None]:
+        def receive(data: bytes) -> None:
+            receipt_ns = time.time_ns()
+            self._bag.put(handle, receipt_ns, data)
+            seconds, nanoseconds = STAMP.unpack_from(data)
+            self._count(topic, seconds * 1_000_000_000 + nanoseconds, receipt_ns)
+
+        return receive
+
+    def _count(self, topic: str, stamp_ns: int, receipt_ns: int) -> None:
+        progress = self.progress
+        if topic == "image":
+            progress.images += 1
+            progress.last_image_ns = max(progress.last_image_ns, stamp_ns)
+        if topic == "depth/image_rect":
+            self._latencies_ms.append((receipt_ns - stamp_ns) / 1e6)
+        if topic in OUTPUTS:
+            missing = self._missing.setdefault(stamp_ns, set(OUTPUTS))
+            missing.discard(topic)
+            if not missing:
+                del self._missing[stamp_ns]
+                progress.answers += 1
+                progress.last_answer_ns = max(progress.last_answer_ns, stamp_ns)
+
+    def _print_progress(self) -> None:
+        self.progress.ready = all(self.count_publishers(topic) > 0 for topic in OUTPUTS)
+        self.progress.latency_ms = median(self._latencies_ms) if self._latencies_ms else None
+        print(json.dumps(asdict(self.progress)), flush=True)
+
+
+def record(path: Path) -> None:
+    """Record into `path` until SIGINT or SIGTERM. Raises OSError if the file cannot be written."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    bag = BagFile(path)
+    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    try:
+        executor.add_node(Recorder(bag))
+        while not stop.is_set() and bag.error is None:
+            executor.spin_once(timeout_sec=0.1)
+    finally:
+        executor.shutdown()
+        rclpy.try_shutdown()
+        bag.close()
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m depth_ros.tools.record", description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="MCAP file to write")
+    out = parser.parse_args(remove_ros_args(sys.argv)[1:]).out
+    try:
+        record(out)
+    except (OSError, InputError) as error:
+        print(f"recorder: {out} cannot be written: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
