@@ -1,0 +1,229 @@
+"""The node: images in; depth, its uncertainty and a point cloud out."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import rclpy
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import get_logger
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from depth_ros import bundle
+from depth_ros.bundle import BundleError
+from depth_ros.engines import Engine, EngineError, load_engine
+from depth_ros.estimator import Estimator
+from depth_ros.ros import messages, params
+from depth_ros.ros.health import Health
+from depth_ros.ros.pipeline import Pipeline
+from depth_ros.types import InputError
+from depth_ros.worker import LatestWorker
+
+NODE_NAME = "mono_depth"
+OUTPUTS = {
+    "depth/image_rect": Image,
+    "depth/camera_info": CameraInfo,
+    "depth/uncertainty": Image,
+    "depth/image_color": Image,
+    "points": PointCloud2,
+}
+QUEUE = 5  # images and answers kept by the middleware; an image waits microseconds there, the newest one wins in the worker
+STOP_TIMEOUT_S = 5.0  # for the frame in work, before the thread is left behind
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
+    """Lifecycle: configure loads the model, activate warms it up and subscribes; each undoes itself."""
+
+    def __init__(self) -> None:
+        """Declare the parameters. Raises InputError or rclpy's ParameterException on bad ones."""
+        super().__init__(NODE_NAME)
+        self.params = params.declare(self)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self._engine: Engine | None = None
+        self._estimator: Estimator | None = None
+        self._publishers_by_topic: dict[str, LifecyclePublisher] = {}
+        self._undo_activate: list[Callable[[], object]] = []
+        self._info: CameraInfo | None = None
+
+    # ---- lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model and advertise the outputs; FAILURE, with the reason in the log, if it cannot be used."""
+        try:
+            model = bundle.load(self.params.model or params.default_model())
+            self._engine = load_engine(model, self.params.engine, self.params.threads)
+            self._estimator = Estimator(model, self._engine)
+        except (BundleError, EngineError, InputError) as error:
+            self.get_logger().error(f"cannot configure: {error}")
+            return self._release(FAILURE)
+        except Exception:  # rclpy would swallow it and say nothing
+            self.get_logger().error(f"cannot configure: {traceback.format_exc()}")
+            return self._release(FAILURE)
+        for topic, kind in OUTPUTS.items():
+            self._publishers_by_topic[topic] = self.create_lifecycle_publisher(
+                kind, topic, QoSProfile(depth=QUEUE), qos_overriding_options=QoSOverridingOptions.with_default_policies()
+            )
+        self.get_logger().info(f"model '{model.name}' ({model.kind}, {model.width}x{model.height}) on {self._engine.describe()}")
+        return SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Warm the model up, then subscribe."""
+        assert self._estimator is not None
+        assert self._engine is not None
+        size = (1, self._estimator.bundle.height, self._estimator.bundle.width, 3)
+        try:
+            self._engine.infer(np.zeros(size, np.uint8))
+        except Exception as error:  # whatever the backend raises, its model does not run here
+            self.get_logger().error(f"cannot activate: the model does not run: {error}")
+            return FAILURE
+        super().on_activate(state)  # the publishers
+        self._start()
+        return SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and let the frame in work end."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give the model and the outputs back."""
+        return self._release(SUCCESS)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As deactivate and cleanup, from any state."""
+        self._stop()
+        return self._release(SUCCESS)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After an unexpected error in a transition: back to unconfigured."""
+        self._stop()
+        return self._release(SUCCESS)
+
+    def _start(self) -> None:
+        assert self._estimator is not None
+        self._info = None
+        self._health = Health()
+        self._pipeline = Pipeline(self._estimator, self._publishers_by_topic, self.get_logger().warning)
+        self._worker: LatestWorker[tuple[Image, CameraInfo]] = LatestWorker(self._work, self._refuse)
+        self._undo_activate = [partial(self._worker.close, STOP_TIMEOUT_S)]
+        best_effort = {"reliability": ReliabilityPolicy.BEST_EFFORT}  # matches every camera driver, reliable or not
+        for kind, topic, callback in ((CameraInfo, "camera_info", self._on_camera_info), (Image, "image", self._on_image)):
+            subscription = self.create_subscription(
+                kind, topic, callback, QoSProfile(depth=QUEUE, **best_effort),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )  # fmt: skip
+            self._undo_activate.insert(0, partial(self.destroy_subscription, subscription))
+        if self.params.report_period_s > 0:
+            steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
+            timer = self.create_timer(self.params.report_period_s, self._report, clock=steady)
+            self._undo_activate.insert(0, partial(self.destroy_timer, timer))
+        topics = ", ".join(self.resolve_topic_name(name) for name in ("image", "camera_info"))
+        self.get_logger().info(f"waiting for images on {topics}")
+
+    def _stop(self) -> None:
+        for undo in self._undo_activate:
+            undo()
+        self._undo_activate = []
+
+    def _release(self, result: TransitionCallbackReturn) -> TransitionCallbackReturn:
+        for publisher in self._publishers_by_topic.values():
+            self.destroy_lifecycle_publisher(publisher)
+        self._publishers_by_topic = {}
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = self._estimator = None
+        return result
+
+    # ---- frames
+
+    def _on_camera_info(self, info: CameraInfo) -> None:
+        self._info = info
+
+    def _on_image(self, image: Image) -> None:
+        self._health.image_received()
+        if self._info is None:
+            topic = self.resolve_topic_name("camera_info")
+            self.get_logger().warning(
+                f"no camera_info on {topic} yet, so no depth: publish one, or remap camera_info", throttle_duration_sec=1.0
+            )
+            return
+        self._worker.put((image, self._info))
+
+    def _work(self, item: tuple[Image, CameraInfo]) -> None:
+        image, info = item
+        if self._pipeline.answer(image, info, params.read(self)):
+            self._health.frame_answered(self.get_clock().now().nanoseconds - messages.stamp_ns(image.header))
+
+    def _refuse(self, item: tuple[Image, CameraInfo], error: Exception) -> None:
+        self._health.frame_refused()
+        known = isinstance(error, InputError | EngineError)
+        reason = str(error) if known else "".join(traceback.format_exception(error))
+        self.get_logger().error(f"image refused ({self._health.refused} so far): {reason}", throttle_duration_sec=1.0)
+
+    def _report(self) -> None:
+        if not self._health.received:
+            topic = self.resolve_topic_name("image")
+            self.get_logger().warning(f"no image on {topic} yet: is the camera running, and image remapped?", once=True)
+        line = self._health.report(self._worker.dropped)
+        if line:
+            self.get_logger().info(line)
+
+    def _check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        known = {item.name: item.value for item in changes if item.name in params.NAMES}
+        try:
+            replace(params.read(self), **known)
+        except InputError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; return the process's exit code."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # own handlers: a flag stops at one known place, an exception anywhere
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        return _run(stop)
+    except (InputError, ParameterException) as error:
+        get_logger(NODE_NAME).fatal(str(error))
+        return 1
+    finally:
+        rclpy.try_shutdown()
+
+
+def _run(stop: threading.Event) -> int:
+    node = MonoDepthNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if node.params.autostart and not (node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS):
+            return 1
+        while not stop.is_set():  # spin() can hang at shutdown
+            executor.spin_once(timeout_sec=0.2)
+        node.trigger_shutdown()
+        return 0
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The node's parameters: names, defaults, ranges and descriptions exist once, here."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+
+from depth_ros.types import InputError
+
+FIXED = "read only: set it at start, in the parameter file or with -p"
+
+
+def _param(
+    default: Any, description: str, low: float | None = None, high: float | None = None, fixed: bool = False
+) -> Any:  # Any: a dataclass field stands where its value's type is declared
+    return field(default=default, metadata={"description": description, "low": low, "high": high, "fixed": fixed})
+
+
+@dataclass(frozen=True)
+class NodeParams:
+    """Parameters of mono_depth_node. A `fixed` one is read when the node starts and rejected afterwards."""
+
+    model: str = _param("", "Folder of the model bundle; empty: the bundle that comes with the package", fixed=True)
+    engine: str = _param("onnxruntime", "Inference backend", fixed=True)
+    threads: int = _param(0, "Threads of the inference backend; 0: one less than there are cores", 0, 256, fixed=True)
+    autostart: bool = _param(True, "Configure and activate at start; false: wait for lifecycle transitions", fixed=True)
+    image_is_rectified: bool = _param(
+        False, "The image is rectified already although its camera_info has distortion: use P, ignore D and R", fixed=True
+    )
+    max_relative_sigma: float = _param(0.35, "Cloud points with sigma / depth above this are NaN; 0: keep them", 0.0, 1e6)
+    max_edge_step: float = _param(0.1, "Cloud points on a relative depth step above this are NaN; 0: keep them", 0.0, 1e6)
+    cloud_full_resolution: bool = _param(False, "Cloud at the camera's resolution instead of the network's")
+    cloud_stride: int = _param(1, "Every n-th row and column of the cloud", 1, 64)
+    color_min_depth: float = _param(1.0, "Depth [m] of the warmest colour of depth/image_color", 0.01, 1e4)
+    color_max_depth: float = _param(80.0, "Depth [m] of the coldest colour of depth/image_color", 0.01, 1e4)
+    report_period_s: float = _param(5.0, "Seconds between lines on rate, latency and drops; 0: none", 0.0, 3600.0, fixed=True)
+
+    def __post_init__(self) -> None:
+        if not self.color_min_depth < self.color_max_depth:
+            raise InputError(
+                f"color_max_depth is {self.color_max_depth}; expected more than color_min_depth ({self.color_min_depth})"
+            )
+
+
+NAMES = tuple(item.name for item in fields(NodeParams))
+
+
+def declare(node: Node) -> NodeParams:
+    """Declare every parameter on `node` and return the values given at start.
+
+    Raises InputError on a name that does not exist, and rclpy's ParameterException on a wrong type or range.
+    """
+    for item in fields(NodeParams):
+        node.declare_parameter(item.name, item.default, _descriptor(item))
+    _refuse_unknown(node)
+    return read(node)
+
+
+def read(node: Node) -> NodeParams:
+    """Return the current values."""
+    return NodeParams(**{item.name: node.get_parameter(item.name).value for item in fields(NodeParams)})
+
+
+def default_model() -> Path:
+    """Return the folder of the bundle that comes with the package: of this checkout, or else of the installed share."""
+    checkout = Path(__file__).resolve().parents[2] / "models" / "default"
+    if checkout.is_dir():
+        return checkout
+    try:
+        return Path(get_package_share_directory("depth_ros")) / "models" / "default"
+    except PackageNotFoundError:
+        return checkout
+
+
+def _descriptor(item: Field[Any]) -> ParameterDescriptor:
+    assert item.default is not MISSING
+    low, high, fixed = (item.metadata[key] for key in ("low", "high", "fixed"))
+    descriptor = ParameterDescriptor(description=item.metadata["description"], read_only=fixed)
+    if fixed:
+        descriptor.additional_constraints = FIXED
+    if low is not None:
+        if isinstance(item.default, int):
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+        else:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
+    return descriptor
+
+
+def _refuse_unknown(node: Node) -> None:
+    """A mistyped threshold must not silently be the default: rclpy itself ignores names that are not declared."""
+    for name in node._parameter_overrides:  # the only place that keeps them; the same in every distro since Foxy
+        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+            close = difflib.get_close_matches(name, NAMES, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise InputError(f"parameter '{name}' is unknown{hint} (known: {', '.join(NAMES)})")
