@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.engines import Engine
@@ -80,24 +81,35 @@ def upsample(prediction: DepthPrediction, camera: CameraModel) -> DepthPredictio
     """Return the prediction at the camera's resolution (the same view, so prediction.camera = camera.resized(...)).
 
     Bilinear in INVERSE depth, which is linear in the image on every plane, hence exact on planes (up to the outermost half
-    pixel, where the border is repeated); sigma is bilinear. Only finite pixels are mixed; where the nearest pixel is NaN
-    or +inf, so is the result.
+    pixel, where the border is repeated); sigma is bilinear. Where the nearest pixel is NaN or +inf, so is the result, and
+    elsewhere neither spreads.
     """
     size = camera.width, camera.height
     if size == (prediction.camera.width, prediction.camera.height):
         return DepthPrediction(prediction.depth, prediction.sigma, camera)
     finite = np.isfinite(prediction.depth)
-    if finite.all():
-        return DepthPrediction(1.0 / _bilinear(1.0 / prediction.depth, size), _bilinear(prediction.sigma, size), camera)
-    # Weighted mean over the finite pixels: the nearest one is among them and has a weight of at least 1/4.
-    weight = _bilinear(finite.astype(np.float32), size)
-    inverse = _bilinear(np.divide(1.0, prediction.depth, where=finite, out=np.zeros_like(prediction.depth)), size)
-    sigma = _bilinear(np.where(finite, prediction.sigma, np.float32(0)), size)
-    nearest = cv2.resize(prediction.depth, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    known = np.isfinite(nearest)
-    depth = np.divide(weight, inverse, where=known, out=nearest)
-    sigma = np.divide(sigma, weight, where=known, out=np.full_like(sigma, np.nan))
+    inverse = np.divide(1.0, prediction.depth, where=finite, out=np.zeros_like(prediction.depth))
+    depth = _bilinear(_filled(inverse, finite), size)
+    sigma = _bilinear(_filled(prediction.sigma, finite), size)
+    with np.errstate(divide="ignore", invalid="ignore"):  # 1 / 0 only far inside what is blanked next; inf x 0 is NaN
+        np.divide(1.0, depth, out=depth)
+        if not finite.all():
+            # Added to a number, NaN gives NaN and +inf gives +inf; in place, since fresh full-size arrays cost the most here.
+            blank = cv2.resize(np.where(finite, np.float32(0), prediction.depth), size, interpolation=cv2.INTER_NEAREST_EXACT)
+            depth += blank
+            sigma += np.multiply(blank, 0, out=blank)
     return DepthPrediction(depth, sigma, camera)
+
+
+def _filled(values: Float32Array, finite: NDArray[np.bool_]) -> Float32Array:
+    """Return values with each missing one replaced by the mean of its present 3x3 neighbours (0 without any)."""
+    if finite.all():
+        return values
+    present = np.where(finite, values, np.float32(0))
+    total = cv2.blur(present, (3, 3))
+    share = cv2.blur(finite.astype(np.float32), (3, 3))
+    filled: Float32Array = np.divide(total, share, where=~finite & (share > 1e-3), out=present)
+    return filled
 
 
 def _bilinear(array: Float32Array, size: tuple[int, int]) -> Float32Array:

@@ -125,13 +125,17 @@ def _matrix(camera: CameraModel) -> Float64Array:
     return np.array([[camera.fx, 0.0, camera.cx], [0.0, camera.fy, camera.cy], [0.0, 0.0, 1.0]])
 
 
+# Colour of nearness 1..255 (far to near); 0 is black, for invalid depth.
+_PALETTE: UInt8Array = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_TURBO)
+_PALETTE[0] = 0
+
+
 def colorize(depth: Float32Array, min_depth: float, max_depth: float) -> UInt8Array:
     """Return a BGR picture (H, W, 3) of depth [m] on a log scale: near is red, far and +inf are blue, invalid is black."""
-    known = depth > 0  # False for NaN
-    nearness = np.clip(depth, min_depth, max_depth, where=known, out=np.full_like(depth, max_depth))
-    cv2.log(nearness, nearness)
-    np.subtract(np.log(max_depth), nearness, out=nearness)
-    nearness *= 255.0 / np.log(max_depth / min_depth)
-    picture: UInt8Array = cv2.applyColorMap(nearness.astype(np.uint8), cv2.COLORMAP_TURBO)
-    picture[~known] = 0
+    clamped = np.fmin(np.fmax(depth, np.float32(min_depth)), np.float32(max_depth))  # NaN becomes min_depth
+    logs = cv2.log(clamped)
+    scale = 254.0 / np.log(max_depth / min_depth)
+    nearness = cv2.convertScaleAbs(logs, alpha=-scale, beta=1.0 + scale * np.log(max_depth))
+    nearness *= depth > 0  # 0 for NaN
+    picture: UInt8Array = cv2.LUT(cv2.merge([nearness] * 3), _PALETTE)
     return picture
