@@ -85,7 +85,7 @@ def _image(values: np.ndarray[Any, Any], encoding: str, header: Header) -> Image
     height, width = values.shape[:2]
     message = Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=BIG_ENDIAN)
     message.step = values.nbytes // height
-    message.data.frombytes(np.ascontiguousarray(values))  # 1000x faster than assigning an array
+    message.data.frombytes(np.ascontiguousarray(values).view(np.uint8))  # 1000x faster than assigning an array
     return message
 
 

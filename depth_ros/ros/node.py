@@ -30,6 +30,7 @@ from depth_ros.engines import Engine, EngineError, load_engine
 from depth_ros.estimator import Estimator
 from depth_ros.ros import messages, params
 from depth_ros.ros.health import Health
+from depth_ros.ros.memory import keep_freed_memory
 from depth_ros.ros.pipeline import Pipeline
 from depth_ros.types import InputError
 from depth_ros.worker import LatestWorker
@@ -80,7 +81,10 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             self._publishers_by_topic[topic] = self.create_lifecycle_publisher(
                 kind, topic, QoSProfile(depth=QUEUE), qos_overriding_options=QoSOverridingOptions.with_default_policies()
             )
-        self.get_logger().info(f"model '{model.name}' ({model.kind}, {model.width}x{model.height}) on {self._engine.describe()}")
+        device = self._engine.describe()
+        self.get_logger().info(f"model '{model.name}' ({model.kind}, {model.width}x{model.height}) on {device}")
+        if "CPU" in device:
+            self.get_logger().warning("depth runs on the CPU, not on an accelerator")
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -199,6 +203,7 @@ def main(args: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):  # own handlers: a flag stops at one known place, an exception anywhere
         signal.signal(number, lambda *_: stop.set())
+    keep_freed_memory()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         return _run(stop)
