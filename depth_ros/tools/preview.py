@@ -16,6 +16,7 @@ from depth_ros.types import CameraModel, Float32Array, Float64Array, UInt8Array
 
 WIDTH, HEIGHT = 1920, 1080  # [px] of the whole picture
 HEADER, GAP, TITLE, BAR = 56, 16, 30, 84  # [px] margins, and the room for a colour bar and its figures
+SLANT = 1.6  # surfaces are seen at a slant: points are drawn this much wider than a pixel, so that they close up
 MAX_FILM_FRAMES = 300  # a longer recording is sampled evenly
 ROUND_NUMBERS = tuple(d * 10.0**e for e in (-1, 0, 1, 2) for d in (1, 2, 5))
 
@@ -88,7 +89,7 @@ def write_preview(recording: Path, film: Path, picture: Path, progress: Callable
     limits = Limits.of([answer for i, answer in enumerate(answers(recording)) if i in sample])
     seconds = (stamps[-1] - stamps[0]) * 1e-9
     rate_hz = (len(chosen) - 1) / seconds if seconds > 0 else 1.0
-    writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*"mp4v"), rate_hz, (WIDTH, HEIGHT))
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"mp4v"), rate_hz, (WIDTH, HEIGHT))
     if not writer.isOpened():
         raise OSError(f"{film}: this video cannot be written; check the folder's permissions and the free space")
     try:
@@ -151,8 +152,8 @@ def _colour_sigma(relative: Float32Array, limits: Limits) -> UInt8Array:
 def _from_behind(panel: UInt8Array, answer: Answer, limits: Limits) -> None:
     height, width = panel.shape[:2]
     reach = limits.max_depth
-    camera = CameraModel(width, height, 0.95 * width, 0.95 * width, (width - 1) / 2, (height - 1) / 2)
-    view = look_at(camera, eye=(0.0, -0.16 * reach, -0.22 * reach), target=(0.0, 0.0, 0.45 * reach))
+    camera = CameraModel(width, height, 1.05 * width, 1.05 * width, (width - 1) / 2, (height - 1) / 2)
+    view = look_at(camera, eye=(0.0, -0.2 * reach, -0.36 * reach), target=(0.0, 0.02 * reach, 0.4 * reach))
     draw_points(panel, view, *_cloud(answer))
     length = _round_down(0.12 * reach)
     draw_lines(panel, view, frustum(answer.camera, length), ACCENT)
@@ -162,7 +163,6 @@ def _from_behind(panel: UInt8Array, answer: Answer, limits: Limits) -> None:
 def _from_above(panel: UInt8Array, answer: Answer, limits: Limits) -> None:
     height, width = panel.shape[:2]
     view = TopView(width, height, (height - 48) / limits.max_depth, margin=28)
-    draw_points(panel, view, *_cloud(answer))
     step = _round_down(limits.max_depth / 3)
     angle = np.arctan2(answer.camera.width / 2, answer.camera.fx)
     bearing = np.linspace(-angle, angle, 49)
@@ -172,6 +172,7 @@ def _from_above(panel: UInt8Array, answer: Answer, limits: Limits) -> None:
         (x, y), *_ = view.project(arc[-1:])[0]
         if x < width - 60:
             write(panel, f"{distance:g} m", x + 6, y + 4, FAINT, 0.45)
+    draw_points(panel, view, *_cloud(answer))
     edges = limits.max_depth * np.stack([np.sin(bearing[[0, -1]]), np.zeros(2), np.cos(bearing[[0, -1]])], axis=1)
     draw_lines(panel, view, np.stack([np.zeros((2, 3)), edges], axis=1), ACCENT)
     _scale_bar(panel, step, view.scale)
@@ -187,13 +188,13 @@ def _scale_bar(panel: UInt8Array, length_m: float, scale: float) -> None:
 
 
 def _cloud(answer: Answer) -> tuple[Float64Array, UInt8Array, Float64Array]:
-    """Return the valid points (N, 3) [m], their BGR colours (N, 3) and how wide each one is (N,) [m]."""
+    """Return the valid points (N, 3) [m], their BGR colours (N, 3) and what each one covers (N,) [m]."""
     cloud = answer.cloud
     valid = np.isfinite(cloud["z"])
     points = np.stack([cloud[name][valid] for name in "xyz"], axis=1).astype(np.float64)
     colours = np.ascontiguousarray(cloud["rgb"][valid]).view(np.uint8).reshape(-1, 4)[:, :3]
     pixel = answer.camera.width / answer.camera.fx / cloud.shape[1]
-    return points, colours, points[:, 2] * pixel
+    return points, colours, points[:, 2] * pixel * SLANT
 
 
 def _round_down(length_m: float) -> float:

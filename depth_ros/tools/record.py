@@ -53,7 +53,8 @@ class Progress:
     answers: int = 0  # images for which every output has arrived
     last_image_ns: int = 0  # stamp of the newest image
     last_answer_ns: int = 0  # stamp of the newest image that is answered completely
-    latency_ms: float | None = None  # median of the last second or so, stamp to receipt of the depth image
+    rate_hz: float | None = None  # of the last depth images
+    latency_ms: float | None = None  # of the last depth images, stamp to receipt, median
 
 
 class BagFile:
@@ -105,7 +106,7 @@ class Recorder(Node):  # type: ignore[misc]
         super().__init__("recorder")
         self.progress = Progress()
         self._bag = bag
-        self._latencies_ms: deque[float] = deque(maxlen=20)
+        self._recent: deque[tuple[int, int]] = deque(maxlen=20)  # stamp, receipt of depth images [ns]
         self._missing: dict[int, set[str]] = {}  # stamp -> outputs that have not arrived
         qos = QoSProfile(depth=QUEUE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
         for topic, kind in (INPUTS | OUTPUTS).items():
@@ -128,7 +129,7 @@ class Recorder(Node):  # type: ignore[misc]
             progress.images += 1
             progress.last_image_ns = max(progress.last_image_ns, stamp_ns)
         if topic == "depth/image_rect":
-            self._latencies_ms.append((receipt_ns - stamp_ns) / 1e6)
+            self._recent.append((stamp_ns, receipt_ns))
         if topic in OUTPUTS:
             missing = self._missing.setdefault(stamp_ns, set(OUTPUTS))
             missing.discard(topic)
@@ -139,7 +140,10 @@ class Recorder(Node):  # type: ignore[misc]
 
     def _print_progress(self) -> None:
         self.progress.ready = all(self.count_publishers(topic) > 0 for topic in OUTPUTS)
-        self.progress.latency_ms = median(self._latencies_ms) if self._latencies_ms else None
+        if self._recent:
+            self.progress.latency_ms = median(receipt - stamp for stamp, receipt in self._recent) / 1e6
+        if len(self._recent) > 1:
+            self.progress.rate_hz = (len(self._recent) - 1) * 1e9 / (self._recent[-1][1] - self._recent[0][1])
         print(json.dumps(asdict(self.progress)), flush=True)
 
 

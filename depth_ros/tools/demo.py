@@ -1,0 +1,203 @@
+"""The main job, end to end: a camera stream through the node, recorded, judged and painted.
+
+A camera player, the node and a recorder run as three processes and talk over DDS, on this machine only. The output folder
+then holds summary.json, depth.mcap, preview.mp4, preview.png, frames.csv (stamp and name of every image played) and log/.
+Ctrl-C ends the stream early; everything is still written. Exit code: 0, 1 if anything failed, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from depth_ros import bundle
+from depth_ros.bundle import BundleError, ModelBundle
+from depth_ros.calibration import load_calibration
+from depth_ros.tools.preview import write_preview
+from depth_ros.tools.processes import ROOT
+from depth_ros.tools.session import Session, SessionError
+from depth_ros.tools.summary import Truth, summarise
+from depth_ros.types import InputError
+
+CLIP = ROOT / "assets" / "street"  # the clip that ships with the repository
+FOLDER_RATE_HZ = 10.0  # an image folder has no rate of its own
+RESULTS = ("summary.json", "depth.mcap", "preview.mp4", "preview.png")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to play, through which model, and where to write."""
+
+    input: Path
+    camera_info: Path | None
+    truth: Truth | None
+    rate_hz: float  # 0: the source's own
+    model: ModelBundle
+    engine: str
+    out: Path
+
+    def session(self) -> Session:
+        """Return the processes of this job, not yet started."""
+        index = self.out / "frames.csv"
+        player: dict[str, str | float] = {"input": str(self.input), "rate": self.rate_hz, "index": str(index)}
+        player["wait_for_subscribers"] = 2  # the node and the recorder
+        if self.camera_info:
+            player["camera_info"] = str(self.camera_info)
+        return Session(
+            recorder=["depth_ros.tools.record", str(self.out / "depth.mcap")],
+            node=["depth_ros.ros.node", *_ros_arguments({"model": str(self.model.path), "engine": self.engine})],
+            player=["depth_ros.ros.player", *_ros_arguments(player)],
+            index=index,
+            log=self.out / "log",
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    interrupted = threading.Event()
+    try:
+        job = check(options)
+        summary = _run(job, interrupted)
+        if summary["frames_out"]:
+            _report(job, summary)
+            _paint(job, summary["frames_out"])
+    except KeyboardInterrupt:
+        interrupted.set()
+    except (InputError, BundleError, SessionError, OSError) as error:
+        print(f"demo: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    if interrupted.is_set():
+        print("demo: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def check(options: argparse.Namespace) -> Job:
+    """Return the job that the options describe. Raises InputError or BundleError, before anything is started."""
+    source: Path = options.input or CLIP / "image"
+    camera_info: Path | None = options.camera_info
+    if options.input is None:
+        camera_info = camera_info or CLIP / "camera.yaml"
+    if not source.exists():
+        raise InputError(f"{source}: no such input; expected a video, a folder of images or a ROS 2 bag")
+    is_bag = source.suffix in (".mcap", ".db3") or (source / "metadata.yaml").is_file()
+    if camera_info is None and not is_bag:
+        raise InputError(f"{source}: a camera calibration is needed with it; give CAMERA_INFO=<ROS camera calibration YAML>")
+    camera = load_calibration(camera_info) if camera_info else None
+    truth_folder = options.truth or (CLIP / "depth" if options.input is None else None)
+    truth = Truth(truth_folder, options.truth_scale) if truth_folder else None
+    if truth and camera:
+        truth.check_size(camera.width, camera.height)
+    own_rate_hz = FOLDER_RATE_HZ if source.is_dir() and not is_bag else 0.0
+    rate_hz = own_rate_hz if options.rate is None else options.rate
+    if rate_hz < 0:
+        raise InputError(f"rate is {rate_hz} Hz; expected a positive number, or 0 for the source's own")
+    return Job(
+        input=source.resolve(),
+        camera_info=camera_info.resolve() if camera_info else None,
+        truth=truth,
+        rate_hz=rate_hz,
+        model=bundle.load(options.model.resolve()),
+        engine=options.engine,
+        out=_prepare(options.out),
+    )
+
+
+def _prepare(out: Path) -> Path:
+    """Make the output folder, and clear it of an earlier run's results."""
+    try:
+        (out / "log").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+        for name in (*RESULTS, "frames.csv"):
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); give another folder with OUT=") from None
+    return out.resolve()
+
+
+def _run(job: Job, interrupted: threading.Event) -> dict[str, Any]:
+    """Play and write the summary; Ctrl-C or SIGTERM only cuts the stream short. Raises what failed, after the summary."""
+    session = job.session()
+    failure: SessionError | None = None
+    summary: dict[str, Any] = {"frames_in": 0, "frames_out": 0}
+    previous = {number: signal.signal(number, lambda *_: interrupted.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        session.run(interrupted)
+    except SessionError as error:
+        failure = error
+    finally:
+        if (job.out / "depth.mcap").is_file():
+            summary = _summarise(job)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if failure:
+        raise failure
+    if not summary["frames_out"] and not interrupted.is_set():
+        raise SessionError(f"no depth was received for {summary['frames_in']} images; the node says: {session.complaint('node')}")
+    if job.truth and not summary["frames_with_truth"] and not interrupted.is_set():
+        raise InputError(f"{job.truth.folder}: no PNG is named like one of the {summary['frames_out']} answered images")
+    return summary
+
+
+def _summarise(job: Job) -> dict[str, Any]:
+    figures = summarise(job.out / "depth.mcap", job.out / "frames.csv", job.truth)
+    summary = {"input": str(job.input), "model": job.model.name, "engine": job.engine, **figures}
+    (job.out / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return summary
+
+
+def _report(job: Job, summary: dict[str, Any]) -> None:
+    """Print the summary for a reader."""
+    latency = summary["latency_ms"]
+    rate = f" at {summary['rate_hz']:.1f} Hz" if summary["rate_hz"] else ""
+    print(f"{summary['frames_out']} of {summary['frames_in']} images answered{rate}, {summary['frames_dropped']} dropped")
+    print(f"latency {latency['p50']:.0f} ms (median), {latency['p95']:.0f} ms (95 %), {latency['max']:.0f} ms (worst)")
+    if summary.get("frames_with_truth"):
+        print(
+            f"against {summary['frames_with_truth']} images of truth: AbsRel {summary['abs_rel']:.3f} in raw metres, "
+            f"{summary['abs_rel_median_scaled']:.3f} median-scaled; {summary['delta1']:.1%} within a factor of 1.25; "
+            f"{summary['coverage_1sigma']:.0%} within one sigma, {summary['coverage_2sigma']:.0%} within two"
+        )
+
+
+def _paint(job: Job, frames: int) -> None:
+    with tqdm(total=frames, desc="preview", unit=" images", mininterval=0.5, leave=False) as bar:
+        write_preview(job.out / "depth.mcap", job.out / "preview.mp4", job.out / "preview.png", bar.update)
+    print(f"written to {job.out}: {', '.join(RESULTS)}")
+
+
+def _ros_arguments(parameters: dict[str, str | float]) -> list[str]:
+    """Parameters as rcl reads them: YAML values, so text is quoted."""
+    values = {name: json.dumps(value, ensure_ascii=False) for name, value in parameters.items()}
+    return ["--ros-args", *(word for name, value in values.items() for word in ("-p", f"{name}:={value}"))]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m depth_ros.tools.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--input", type=Path, help="video, folder of images or ROS 2 bag (default: the clip in assets/street)")
+    parser.add_argument("--camera-info", type=Path, help="ROS camera calibration YAML; a bag with camera_info needs none")
+    parser.add_argument("--truth", type=Path, help="folder of 16-bit depth PNGs with the images' names")
+    parser.add_argument("--truth-scale", type=float, default=256.0, help="PNG value of one metre (default: %(default)g)")
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "default", help="model bundle (default: models/default)")
+    parser.add_argument("--engine", default="onnxruntime", help="inference backend (default: %(default)s)")
+    parser.add_argument("--rate", type=float, help="images per second; 0: the source's own (default: 10 for a folder, else 0)")
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""Child processes of a demo or benchmark: started with a log each, watched, and stopped without leaving anything behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED_MEMORY = Path("/dev/shm")
+STOP_STEPS = ((signal.SIGINT, 15.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))  # signal, seconds to obey it
+_LOG_LINE = re.compile(r"^\[(?P<level>[A-Z]+)\](?: \[[^\]]*\])* ?:? ?(?P<text>.*)$")  # [WARN] [171234.5] [node]: text
+_ERROR_LEVELS = ("ERROR", "FATAL")
+
+
+class Child:
+    """A Python module running as a process in a session of its own (Ctrl-C reaches it through stop() only).
+
+    Everything it prints goes to `log`; `on_line` is called with each line from a thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        log: Path,
+        on_line: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.name = name
+        self._last_line = self._last_error = ""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, args=(log, on_line), name=f"{name} output", daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Exit code, or None while it runs."""
+        return self._process.poll()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the process; return whether it has ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
+        return self.poll() is not None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if it still runs."""
+        self._process.send_signal(number)
+
+    def complaint(self) -> str:
+        """Return the last error the process logged, or else its last line."""
+        if self.poll() is not None:
+            self._reader.join(timeout=2.0)
+        return self._last_error or self._last_line or f"it ended without a word (exit code {self.poll()})"
+
+    def _read(self, log: Path, on_line: Callable[[str], None]) -> None:
+        assert self._process.stdout is not None
+        with log.open("w", encoding="utf-8") as file, self._process.stdout as lines:
+            for raw in lines:
+                file.write(raw)
+                file.flush()
+                line = raw.strip()
+                level, words = log_level(line)
+                if level in _ERROR_LEVELS:
+                    self._last_error = words
+                if words and not words.startswith("{"):
+                    self._last_line = words
+                on_line(line)
+
+
+def log_level(line: str) -> tuple[str, str]:
+    """Split a line of a ROS log into its level ("" if it has none) and its text."""
+    match = _LOG_LINE.match(line)
+    return (match["level"], match["text"]) if match else ("", line)
+
+
+def environment(log_folder: Path) -> dict[str, str]:
+    """Return the environment of ROS processes that talk to each other on this machine only.
+
+    A ROS domain and a Fast DDS profile that the user has set are kept.
+    """
+    values = dict(os.environ)
+    values.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+    values["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if values.get("ROS_DISTRO") == "humble":  # does not know the discovery range yet
+        values["ROS_LOCALHOST_ONLY"] = "1"
+    profile = ROOT / "config" / "fastdds_shm.xml"
+    if profile.is_file():
+        values.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
+    values.setdefault("AMENT_PREFIX_PATH", sys.prefix)  # where the ROS 2 wheels keep their index
+    values["ROS_LOG_DIR"] = str(log_folder)
+    values["PYTHONUNBUFFERED"] = "1"
+    return values
+
+
+def stop(children: Sequence[Child]) -> list[str]:
+    """Stop all children, politely first; return the names of those that had to be killed."""
+    killed = []
+    for number, patience_s in STOP_STEPS:
+        alive = [child for child in children if child.poll() is None]
+        segments = _shared_memory(alive) if number == signal.SIGKILL else set()
+        killed = [child.name for child in alive if number == signal.SIGKILL]
+        for child in alive:
+            child.send(number)
+        deadline = time.monotonic() + patience_s
+        for child in alive:
+            child.wait(max(0.0, deadline - time.monotonic()))
+        _remove_unused(segments)
+    return killed
+
+
+def _shared_memory(children: Sequence[Child]) -> set[Path]:
+    """Return the Fast DDS files in shared memory that these processes have mapped; a killed process leaves them behind."""
+    return {file for child in children for file in _mapped(child.pid)}
+
+
+def _mapped(pid: int) -> set[Path]:
+    with suppress(OSError):
+        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+        return {Path(path) for path in re.findall(rf"{SHARED_MEMORY}/(?:sem\.)?fastrtps_\S+", maps)}
+    return set()
+
+
+def _remove_unused(segments: set[Path]) -> None:
+    if not segments:
+        return
+    used = {file for process in Path("/proc").glob("[0-9]*") for file in _mapped(int(process.name))}
+    for file in segments - used:
+        for leftover in (file, file.with_name(f"{file.name}_el"), file.with_name(f"sem.{file.name}_mutex")):
+            leftover.unlink(missing_ok=True)

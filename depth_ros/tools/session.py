@@ -1,0 +1,115 @@
+"""One run over DDS: recorder, node and camera player as three processes, from the first start to the last answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from depth_ros.tools.processes import Child, environment, log_level, stop
+
+START_TIMEOUT_S = 120.0  # an engine may be compiled at the first start
+SETTLE_S = 5.0  # silence for this long after the last image means that no more answers come
+POLL_S = 0.1
+
+
+class SessionError(Exception):
+    """A run that failed; the text names the process and what it said, in one line."""
+
+
+class Session:
+    """Runs the three processes; `index` is the CSV of published images that the player writes."""
+
+    def __init__(self, recorder: list[str], node: list[str], player: list[str], index: Path, log: Path) -> None:
+        self._commands = {"recorder": recorder, "node": node, "player": player}
+        self._index = index
+        self._log = log
+        self._environment = environment(log)
+        self._children: dict[str, Child] = {}
+        self._progress: dict[str, Any] = {"ready": False, "images": 0, "answers": 0, "rate_hz": None, "latency_ms": None}
+
+    def run(self, interrupted: threading.Event) -> None:
+        """Play the input to its end or until `interrupted`. No process is left afterwards. Raises SessionError."""
+        try:
+            self._start("recorder")
+            self._start("node")
+            self._wait_until_ready(interrupted)
+            if not interrupted.is_set():
+                self._start("player")
+                self._follow(interrupted)
+        finally:
+            self._stop("player")
+            self._settle()
+            self._stop("recorder", "node")
+        for child in self._children.values():
+            if child.poll() != 0 and not (child.name == "player" and interrupted.is_set()):
+                raise SessionError(f"{child.name}: {child.complaint()}")
+
+    def complaint(self, name: str) -> str:
+        """Return the last error that process `name` logged, or else its last line."""
+        return self._children[name].complaint() if name in self._children else "it was never started"
+
+    def _start(self, name: str) -> None:
+        self._children[name] = Child(name, self._commands[name], self._environment, self._log / f"{name}.txt", self._hear)
+
+    def _stop(self, *names: str) -> None:
+        killed = stop([self._children[name] for name in names if name in self._children])
+        if killed:
+            raise SessionError(f"{', '.join(killed)} did not stop and had to be killed; see {self._log}")
+
+    def _hear(self, line: str) -> None:
+        if line.startswith("{"):
+            self._progress = json.loads(line)
+        elif log_level(line)[0] in ("WARN", "ERROR", "FATAL"):
+            tqdm.write(line, file=sys.stderr)
+
+    def _servers(self) -> list[Child]:
+        return [child for child in self._children.values() if child.name != "player"]
+
+    def _check_servers(self) -> None:
+        for child in self._servers():
+            if child.poll() is not None:
+                raise SessionError(f"{child.name}: {child.complaint()}")
+
+    def _wait_until_ready(self, interrupted: threading.Event) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._progress["ready"] and not interrupted.wait(POLL_S):
+            self._check_servers()
+            if time.monotonic() > deadline:
+                raise SessionError(f"node: not ready after {START_TIMEOUT_S:.0f} s ({self.complaint('node')}); see {self._log}")
+
+    def _follow(self, interrupted: threading.Event) -> None:
+        player = self._children["player"]
+        with tqdm(unit=" images", bar_format="{n_fmt} images [{elapsed}{postfix}]", mininterval=0.5) as bar:
+            while player.poll() is None and not interrupted.wait(POLL_S):
+                self._check_servers()
+                self._show(bar)
+            self._show(bar)
+
+    def _show(self, bar: Any) -> None:
+        images, answers, rate_hz, latency_ms = (self._progress[key] for key in ("images", "answers", "rate_hz", "latency_ms"))
+        rate = f"{rate_hz:.1f} Hz" if rate_hz else "waiting"
+        latency = f", latency {latency_ms:.0f} ms" if latency_ms else ""
+        bar.n = images
+        bar.set_postfix_str(f"{rate}{latency}, {max(0, images - answers - 1)} dropped")  # one image is being worked on
+
+    def _settle(self) -> None:
+        """Wait for the answer to the last image: the newest is never dropped, so it comes, or nothing more does."""
+        published = _count_rows(self._index)
+        seen, since = self._progress, time.monotonic()
+        while published and time.monotonic() - since < SETTLE_S and all(child.poll() is None for child in self._servers()):
+            if seen["images"] >= published and seen["last_answer_ns"] >= seen["last_image_ns"]:
+                return
+            time.sleep(POLL_S)
+            if (self._progress["images"], self._progress["answers"]) != (seen["images"], seen["answers"]):
+                since = time.monotonic()
+            seen = self._progress
+
+
+def _count_rows(index: Path) -> int:
+    return max(0, len(index.read_text(encoding="utf-8").splitlines()) - 1) if index.is_file() else 0
