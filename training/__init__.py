@@ -1,0 +1,1 @@
+"""Offline training of depth models: PyTorch, never ROS, not installed on the robot."""
