@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from depth_ros.types import InputError
 
@@ -56,10 +58,20 @@ def declare(node: Node) -> NodeParams:
 
     Raises InputError on a name that does not exist, and rclpy's ParameterException on a wrong type or range.
     """
+    accept_integers(node, {item.name: item.default for item in fields(NodeParams)})
     for item in fields(NodeParams):
         node.declare_parameter(item.name, item.default, _descriptor(item))
     _refuse_unknown(node)
     return read(node)
+
+
+def accept_integers(node: Node, defaults: Mapping[str, object]) -> None:
+    """Let a whole number given at start stand for a float: `rate:=10` is an error in ROS, and everybody types it."""
+    overrides = node._parameter_overrides
+    for name, default in defaults.items():
+        given = overrides.get(name)
+        if isinstance(default, float) and given is not None and given.type_ == Parameter.Type.INTEGER:
+            overrides[name] = Parameter(name, Parameter.Type.DOUBLE, float(given.value))
 
 
 def read(node: Node) -> NodeParams:
