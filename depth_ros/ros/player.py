@@ -41,7 +41,7 @@ PARAMETERS = {
     "rate": (0.0, "Images per second; 0: the input's own"),
     "frame_id": ("", "Frame of the images; empty: the bag's, or camera_optical_frame"),
     "loop": (False, "Start again at the end of the input"),
-    "index": ("", "CSV file to write: stamp_ns,name of every published image"),
+    "index": ("", "CSV file to write, without a header: stamp_ns,name of every published image"),
     "wait_for_subscribers": (0, "Start when `image` has as many subscribers"),
     "wait_timeout_s": (30.0, "Give up waiting for subscribers after this time"),
 }
@@ -72,8 +72,6 @@ class CameraPlayer(Node):  # type: ignore[misc]  # rclpy has no types
     def play(self, stop: threading.Event) -> None:
         """Publish everything (again and again with `loop`) or until `stop`. Raises InputError."""
         with self._open_index() as index:
-            if index:
-                csv.writer(index).writerow(("stamp_ns", "name"))
             self._wait_for_subscribers(stop)
             start = time.monotonic()
             for due_s, item in schedule(self._source, self._value("rate"), self._value("loop")):
