@@ -28,6 +28,7 @@ TRUTH_SCALE ?=
 MODEL ?=
 ENGINE ?=
 RATE ?=
+TOPIC ?=
 OUT ?=
 option = $(if $($(1)),--$(2) "$($(1))")
 
@@ -47,7 +48,7 @@ demo: setup  ## Camera stream -> depth: INPUT= CAMERA_INFO= TRUTH= TRUTH_SCALE=2
 	@$(VENV)/bin/python -m depth_ros.tools.demo \
 	  $(call option,INPUT,input) $(call option,CAMERA_INFO,camera-info) $(call option,TRUTH,truth) \
 	  $(call option,TRUTH_SCALE,truth-scale) $(call option,MODEL,model) $(call option,ENGINE,engine) \
-	  $(call option,RATE,rate) $(call option,OUT,out)
+	  $(call option,RATE,rate) $(call option,TOPIC,topic) $(call option,OUT,out)
 
 test: setup setup-train setup-dev  ## The whole test suite (ARGS= goes to pytest)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(ARGS)

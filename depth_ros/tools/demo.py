@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from depth_ros import bundle
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.calibration import load_calibration
+from depth_ros.ros.sources import Bag, open_source
 from depth_ros.tools.preview import write_preview
 from depth_ros.tools.processes import ROOT
 from depth_ros.tools.session import Session, SessionError
@@ -30,7 +32,6 @@ from depth_ros.tools.summary import Truth, summarise
 from depth_ros.types import InputError
 
 CLIP = ROOT / "assets" / "street"  # the clip that ships with the repository
-FOLDER_RATE_HZ = 10.0  # an image folder has no rate of its own
 RESULTS = ("summary.json", "depth.mcap", "preview.mp4", "preview.png")
 
 
@@ -41,7 +42,8 @@ class Job:
     input: Path
     camera_info: Path | None
     truth: Truth | None
-    rate_hz: float  # 0: the source's own
+    rate_hz: float  # 0: the input's own
+    topic: str  # of a bag; empty: its only image topic
     model: ModelBundle
     engine: str
     out: Path
@@ -49,8 +51,8 @@ class Job:
     def session(self) -> Session:
         """Return the processes of this job, not yet started."""
         index = self.out / "frames.csv"
-        player: dict[str, str | float] = {"input": str(self.input), "rate": self.rate_hz, "index": str(index)}
-        player["wait_for_subscribers"] = 2  # the node and the recorder
+        player: dict[str, str | float] = {"input": str(self.input), "topic": self.topic, "rate": self.rate_hz}
+        player |= {"index": str(index), "wait_for_subscribers": 2}  # the node and the recorder
         if self.camera_info:
             player["camera_info"] = str(self.camera_info)
         return Session(
@@ -89,9 +91,7 @@ def check(options: argparse.Namespace) -> Job:
     camera_info: Path | None = options.camera_info
     if options.input is None:
         camera_info = camera_info or CLIP / "camera.yaml"
-    if not source.exists():
-        raise InputError(f"{source}: no such input; expected a video, a folder of images or a ROS 2 bag")
-    is_bag = source.suffix in (".mcap", ".db3") or (source / "metadata.yaml").is_file()
+    is_bag = isinstance(open_source(source, options.topic), Bag)
     if camera_info is None and not is_bag:
         raise InputError(f"{source}: a camera calibration is needed with it; give CAMERA_INFO=<ROS camera calibration YAML>")
     camera = load_calibration(camera_info) if camera_info else None
@@ -99,15 +99,14 @@ def check(options: argparse.Namespace) -> Job:
     truth = Truth(truth_folder, options.truth_scale) if truth_folder else None
     if truth and camera:
         truth.check_size(camera.width, camera.height)
-    own_rate_hz = FOLDER_RATE_HZ if source.is_dir() and not is_bag else 0.0
-    rate_hz = own_rate_hz if options.rate is None else options.rate
-    if rate_hz < 0:
-        raise InputError(f"rate is {rate_hz} Hz; expected a positive number, or 0 for the source's own")
+    if options.rate < 0:
+        raise InputError(f"rate is {options.rate:g} Hz; expected a positive number, or 0 for the input's own")
     return Job(
         input=source.resolve(),
         camera_info=camera_info.resolve() if camera_info else None,
         truth=truth,
-        rate_hz=rate_hz,
+        rate_hz=options.rate,
+        topic=options.topic,
         model=bundle.load(options.model.resolve()),
         engine=options.engine,
         out=_prepare(options.out),
@@ -117,7 +116,8 @@ def check(options: argparse.Namespace) -> Job:
 def _prepare(out: Path) -> Path:
     """Make the output folder, and clear it of an earlier run's results."""
     try:
-        (out / "log").mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out / "log", ignore_errors=True)
+        (out / "log").mkdir(parents=True)
         with tempfile.TemporaryFile(dir=out):
             pass
         for name in (*RESULTS, "frames.csv"):
@@ -173,7 +173,7 @@ def _report(job: Job, summary: dict[str, Any]) -> None:
 
 
 def _paint(job: Job, frames: int) -> None:
-    with tqdm(total=frames, desc="preview", unit=" images", mininterval=0.5, leave=False) as bar:
+    with tqdm(total=frames, desc="preview", unit=" images", mininterval=0.5 if sys.stderr.isatty() else 5.0, leave=False) as bar:
         write_preview(job.out / "depth.mcap", job.out / "preview.mp4", job.out / "preview.png", bar.update)
     print(f"written to {job.out}: {', '.join(RESULTS)}")
 
@@ -194,7 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--truth-scale", type=float, default=256.0, help="PNG value of one metre (default: %(default)g)")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "default", help="model bundle (default: models/default)")
     parser.add_argument("--engine", default="onnxruntime", help="inference backend (default: %(default)s)")
-    parser.add_argument("--rate", type=float, help="images per second; 0: the source's own (default: 10 for a folder, else 0)")
+    parser.add_argument("--rate", type=float, default=0.0, help="images per second (default: the input's own, 10 for a folder)")
+    parser.add_argument("--topic", default="", help="image topic of a bag that has several")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results (default: %(default)s)")
     return parser
 

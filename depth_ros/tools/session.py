@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +56,20 @@ class Session:
         return self._children[name].complaint() if name in self._children else "it was never started"
 
     def _start(self, name: str) -> None:
-        self._children[name] = Child(name, self._commands[name], self._environment, self._log / f"{name}.txt", self._hear)
+        listener = partial(self._hear, name)
+        self._children[name] = Child(name, self._commands[name], self._environment, self._log / f"{name}.txt", listener)
 
     def _stop(self, *names: str) -> None:
         killed = stop([self._children[name] for name in names if name in self._children])
         if killed:
             raise SessionError(f"{', '.join(killed)} did not stop and had to be killed; see {self._log}")
 
-    def _hear(self, line: str) -> None:
-        if line.startswith("{"):
+    def _hear(self, name: str, line: str) -> None:
+        level, words = log_level(line)
+        if name == "recorder" and line.startswith("{"):
             self._progress = json.loads(line)
-        elif log_level(line)[0] in ("WARN", "ERROR", "FATAL"):
-            tqdm.write(line, file=sys.stderr)
+        elif level in ("WARN", "ERROR", "FATAL"):
+            tqdm.write(f"{name}: {words}", file=sys.stderr)
 
     def _servers(self) -> list[Child]:
         return [child for child in self._children.values() if child.name != "player"]
@@ -85,7 +88,7 @@ class Session:
 
     def _follow(self, interrupted: threading.Event) -> None:
         player = self._children["player"]
-        with tqdm(unit=" images", bar_format="{n_fmt} images [{elapsed}{postfix}]", mininterval=0.5) as bar:
+        with tqdm(unit=" images", bar_format="{n_fmt} images [{elapsed}{postfix}]", mininterval=_refresh_s()) as bar:
             while player.poll() is None and not interrupted.wait(POLL_S):
                 self._check_servers()
                 self._show(bar)
@@ -95,8 +98,9 @@ class Session:
         images, answers, rate_hz, latency_ms = (self._progress[key] for key in ("images", "answers", "rate_hz", "latency_ms"))
         rate = f"{rate_hz:.1f} Hz" if rate_hz else "waiting"
         latency = f", latency {latency_ms:.0f} ms" if latency_ms else ""
-        bar.n = images
-        bar.set_postfix_str(f"{rate}{latency}, {max(0, images - answers - 1)} dropped")  # one image is being worked on
+        dropped = max(0, images - answers - 1)  # one image is being worked on
+        bar.set_postfix_str(f"{rate}{latency}, {dropped} dropped", refresh=False)
+        bar.update(images - bar.n)
 
     def _settle(self) -> None:
         """Wait for the answer to the last image: the newest is never dropped, so it comes, or nothing more does."""
@@ -111,5 +115,10 @@ class Session:
             seen = self._progress
 
 
+def _refresh_s() -> float:
+    """Seconds between updates of the live line: fewer where they do not overwrite each other."""
+    return 0.3 if sys.stderr.isatty() else 5.0
+
+
 def _count_rows(index: Path) -> int:
-    return max(0, len(index.read_text(encoding="utf-8").splitlines()) - 1) if index.is_file() else 0
+    return len(index.read_text(encoding="utf-8").splitlines()) if index.is_file() else 0

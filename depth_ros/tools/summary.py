@@ -116,8 +116,10 @@ def accuracy(answer: Answer, truth: Float32Array) -> dict[str, float]:
 
 
 def _read_index(file: Path) -> dict[int, str]:
+    if not file.is_file():  # ended before the first image
+        return {}
     with file.open(newline="", encoding="utf-8") as stream:
-        return {int(row["stamp_ns"]): row["name"] for row in csv.DictReader(stream)}
+        return {int(stamp_ns): name for stamp_ns, name in csv.reader(stream)}
 
 
 def _rate_hz(receipts_ns: list[int]) -> float | None:
