@@ -63,14 +63,15 @@ class Estimator:
 
 
 def resize_image(image: UInt8Array, width: int, height: int) -> UInt8Array:
-    """Return the image at width x height, low-passed where it shrinks by more than two.
+    """Return the image at width x height, low-passed where it shrinks.
 
-    Bilinear alone would alias there, and INTER_AREA takes 2.2 ms for 1242x375 -> 416x128. Bilinear to a power of two times
-    the size, then OpenCV's fast block mean, takes 0.5 ms and keeps the pixel convention of CameraModel.resized().
+    Bilinear to a power of two times the size, then OpenCV's fast block mean; both keep the pixel convention of
+    CameraModel.resized(). On KITTI images to 416x128 this differs from INTER_AREA by 0.7 grey levels on average and takes
+    0.5 ms instead of 2.3; bilinear alone takes 0.14 ms, but aliases (3.6 grey levels).
     """
     blocks = [1, 1]
     for axis, (old, new) in enumerate(((image.shape[1], width), (image.shape[0], height))):
-        while old >= 2 * blocks[axis] * new:
+        while old > 1.75 * blocks[axis] * new:  # what is left to bilinear, which reads 2 pixels
             blocks[axis] *= 2
     fine = cv2.resize(image, (width * blocks[0], height * blocks[1]), interpolation=cv2.INTER_LINEAR)
     resized: UInt8Array = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
