@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,7 @@ from training.data.street_texture import centre_line
 CAMERA_HEIGHT = 1.65  # [m] above the ground, as on KITTI's car
 DURATION_S = 30.0  # how long one street lasts
 VIEW_M = 230.0  # parts beyond this are left out
+CLIP_SEED = 4  # of the clip in assets/street
 DEPTH_SCALE = 256.0  # of the clip's depth PNGs: value = depth [m] * 256, as KITTI stores it
 
 
@@ -167,8 +168,13 @@ def write_preview(path: Path, seeds: range, config: StreetConfig) -> None:
             near = np.clip(255.0 * 4.0 / np.maximum(view.depth, 4.0), 0, 255).astype(np.uint8)
             row += [view.image[..., ::-1], cv2.applyColorMap(near, cv2.COLORMAP_TURBO)]
         rows.append(np.hstack(row))
-    if not cv2.imwrite(str(path), np.vstack(rows)):
-        raise OSError(f"{path}: cannot be written; give a .png path in a folder that exists")
+    write_image(path, np.vstack(rows))
+
+
+def write_image(path: Path, image: NDArray[np.generic], *parameters: int) -> None:
+    """Write a BGR or 16-bit image. Raises OSError if that fails."""
+    if not cv2.imwrite(str(path), image, parameters):
+        raise OSError(f"{path}: cannot be written; name a file that ends in .png or .jpg in a writable folder")
 
 
 def write_clip(folder: Path, seed: int, frames: int = 60, rate_hz: float = 10.0, truth_every: int = 5) -> None:
@@ -179,11 +185,11 @@ def write_clip(folder: Path, seed: int, frames: int = 60, rate_hz: float = 10.0,
     for index in range(frames):
         t_s = 1.0 + index / rate_hz
         view = street.render(camera, street.pose(t_s), t_s)
-        cv2.imwrite(str(folder / "image" / f"{index:06d}.jpg"), view.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+        write_image(folder / "image" / f"{index:06d}.jpg", view.image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, 88)
         if index % truth_every == 0:
             truth = np.where(view.depth < 65535 / DEPTH_SCALE, np.round(view.depth * DEPTH_SCALE), 0).astype(np.uint16)
-            cv2.imwrite(str(folder / "depth" / f"{index:06d}.png"), truth, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    (folder / "camera.yaml").write_text(yaml.safe_dump(calibration(camera, "street"), sort_keys=False))
+            write_image(folder / "depth" / f"{index:06d}.png", truth, cv2.IMWRITE_PNG_COMPRESSION, 9)
+    (folder / "camera.yaml").write_text(yaml.safe_dump(calibration(camera, "street"), sort_keys=False, default_flow_style=None))
 
 
 def calibration(camera: CameraModel, name: str) -> dict[str, object]:
@@ -212,16 +218,17 @@ def main(arguments: list[str] | None = None) -> None:
     what.add_argument("--preview", type=Path, metavar="PNG", help="write a contact sheet of eight seeds: image | inverse depth")
     what.add_argument("--clip", type=Path, metavar="DIR", help="write a clip: images at 10 Hz, depth truth, camera.yaml")
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the clip, or of the sheet's first street (default: %(default)s)"
+        "--seed", type=int, help=f"seed of the sheet's first street (default: 0) or of the clip (default: {CLIP_SEED})"
     )
     parser.add_argument(
         "--textures", choices=("train", "test"), default="train", help="texture family of the sheet (a clip: test)"
     )
     options = parser.parse_args(arguments)
     if options.preview:
-        write_preview(options.preview, range(options.seed, options.seed + 8), replace(StreetConfig(), textures=options.textures))
+        first = options.seed or 0
+        write_preview(options.preview, range(first, first + 8), StreetConfig(textures=options.textures))
     else:
-        write_clip(options.clip, options.seed)
+        write_clip(options.clip, CLIP_SEED if options.seed is None else options.seed)
 
 
 if __name__ == "__main__":

@@ -142,8 +142,8 @@ def asphalt_albedo(x, z, lateral, to_crossing, footprint, road):
     )
     track = abs(abs(lateral) - 1.75) - 0.75  # wheels polish two tracks per lane
     grey *= 1.0 + 0.12 * math.exp(-8.0 * track * track)
-    if noise(lateral / 1.3, z / 7.0, road.seed + 1) > 0.8:
-        grey *= 0.6  # a repair in fresh asphalt
+    if random_at(math.floor(lateral / 1.7), math.floor(z / 4.3), road.seed + 1) > 0.93:
+        grey *= 0.65  # a repair in fresh asphalt
     crack = noise(x / 2.5 + 0.3 * noise(x * 2.0, z * 2.0, road.seed + 2), z / 2.5, road.seed + 3) - 0.5
     grey *= 1.0 - 0.6 * stripe(crack * 2.5, 0.02, footprint)
     if to_crossing > CROSSING_HALF_WIDTH + 1.0:
