@@ -28,7 +28,8 @@ from depth_ros.ros.sources import Bag, open_source
 from depth_ros.tools.preview import write_preview
 from depth_ros.tools.processes import ROOT
 from depth_ros.tools.session import Session, SessionError
-from depth_ros.tools.summary import Truth, summarise
+from depth_ros.tools.summary import summarise
+from depth_ros.truth import TruthFolder
 from depth_ros.types import InputError
 
 CLIP = ROOT / "assets" / "street"  # the clip that ships with the repository
@@ -41,7 +42,7 @@ class Job:
 
     input: Path
     camera_info: Path | None
-    truth: Truth | None
+    truth: TruthFolder | None
     rate_hz: float  # 0: the input's own
     topic: str  # of a bag; empty: its only image topic
     model: ModelBundle
@@ -96,7 +97,7 @@ def check(options: argparse.Namespace) -> Job:
         raise InputError(f"{source}: a camera calibration is needed with it; give CAMERA_INFO=<ROS camera calibration YAML>")
     camera = load_calibration(camera_info) if camera_info else None
     truth_folder = options.truth or (CLIP / "depth" if options.input is None else None)
-    truth = Truth(truth_folder, options.truth_scale) if truth_folder else None
+    truth = TruthFolder(truth_folder, options.truth_scale) if truth_folder else None
     if truth and camera:
         truth.check_size(camera.width, camera.height)
     if options.rate < 0:
