@@ -63,12 +63,14 @@ class Estimator:
 
 
 def resize_image(image: UInt8Array, width: int, height: int) -> UInt8Array:
-    """Return the image at width x height, low-passed where it shrinks.
+    """Return the image at width x height (itself if it is that size), low-passed where it shrinks.
 
     Bilinear to a power of two times the size, then OpenCV's fast block mean; both keep the pixel convention of
     CameraModel.resized(). On KITTI images to 416x128 this differs from INTER_AREA by 0.7 grey levels on average and takes
     0.5 ms instead of 2.3; bilinear alone takes 0.14 ms, but aliases (3.6 grey levels).
     """
+    if image.shape[:2] == (height, width):
+        return image
     blocks = [1, 1]
     for axis, (old, new) in enumerate(((image.shape[1], width), (image.shape[0], height))):
         while old > 1.75 * blocks[axis] * new:  # what is left to bilinear, which reads 2 pixels

@@ -131,7 +131,12 @@ _PALETTE[0] = 0
 
 
 def colorize(depth: Float32Array, min_depth: float, max_depth: float) -> UInt8Array:
-    """Return a BGR picture (H, W, 3) of depth [m] on a log scale: near is red, far and +inf are blue, invalid is black."""
+    """Return a BGR picture (H, W, 3) of depth [m] on a log scale: near is red, far and +inf are blue, invalid is black.
+
+    Raises InputError unless 0 < min_depth < max_depth.
+    """
+    if not 0 < min_depth < max_depth:
+        raise InputError(f"colour range is {min_depth} to {max_depth} m; expected 0 < min_depth < max_depth")
     clamped = np.fmin(np.fmax(depth, np.float32(min_depth)), np.float32(max_depth))  # NaN becomes min_depth
     logs = cv2.log(clamped)
     scale = 254.0 / np.log(max_depth / min_depth)

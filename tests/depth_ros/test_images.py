@@ -279,3 +279,9 @@ def test_colorize_is_logarithmic_and_clamped():
     assert middle.argmax() == 1
     below, near = colorize(np.array([[0.2, 1.0]], np.float32), 1.0, 100.0)[0]
     np.testing.assert_array_equal(below, near)
+
+
+@pytest.mark.parametrize("limits", [(0.0, 10.0), (10.0, 10.0), (20.0, 10.0)])
+def test_colorize_needs_a_range(limits):
+    with pytest.raises(InputError, match="colour range is"):
+        colorize(np.ones((2, 2), np.float32), *limits)
