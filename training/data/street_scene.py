@@ -52,7 +52,7 @@ def draw_light(rng: Generator, fog: float) -> Light:
     horizontal = math.cos(elevation)
     warm = 0.12 * (1.0 - elevation)
     sun = 0.0 if overcast else rng.uniform(2.6, 3.6)
-    ambient = rng.uniform(1.3, 1.7) if overcast else rng.uniform(0.25, 0.55)
+    ambient = rng.uniform(1.3, 1.7) if overcast else rng.uniform(0.15, 0.5)
     grey = rng.uniform(1.6, 2.6)
     return Light(
         sun_x=horizontal * math.sin(azimuth),
@@ -63,8 +63,8 @@ def draw_light(rng: Generator, fog: float) -> Light:
         zenith=(grey, grey, grey) if overcast else (0.25, 0.55, 1.2),
         horizon=(grey, grey, grey) if overcast else (1.5, 1.75, 2.0),
         clouds=rng.uniform(0.6, 1.0) if overcast else max(0.0, rng.uniform(-0.3, 0.6)),
-        haze=fog * rng.uniform(0.2, 1.0) ** 3 * 0.004,
-        exposure=rng.uniform(0.9, 1.8),
+        haze=fog * rng.uniform(0.2, 1.0) ** 4 * 0.004,
+        exposure=rng.uniform(0.75, 1.8),
         seed=int(rng.integers(1 << 20)),
     )
 

@@ -1,4 +1,8 @@
-"""The light of the street world, compiled with numba: sun and hard shadows, sky, haze and the camera's response."""
+"""The light of the street world, compiled with numba: sun and hard shadows, sky, haze and the camera's response.
+
+Kernels that call into other files are compiled anew in each process (seconds): numba's cache does not see that a callee in
+another file has changed, and would go on running the old one.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +91,7 @@ def shadow_grid(parts, light, corner_x, corner_z):
     return first, members
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def lit_share(x, h, z, own, parts, light, first, members, corner_x, corner_z):
     """Return the share of the sun and of the sky's light that reach a surface point, both 0 to 1."""
     reach = h / light.sun_h if max(light.sun) > 0.0 else 0.0
@@ -116,7 +120,7 @@ def lit_share(x, h, z, own, parts, light, first, members, corner_x, corner_z):
     return sun, sky
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def part_surface(x, h, z, part):
     """Return the outward normal (x, h, z) at a point of the part's surface, in its axes; (0, 1, 0) is exactly the top."""
     if part.shape == ELLIPSOID:
@@ -136,7 +140,7 @@ def part_surface(x, h, z, part):
     return 0.0, kz * scale, math.copysign(scale, z)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def part_albedo(x, h, z, nx, nh, nz, part, footprint):
     """Return the colour of a part's surface at a point and normal in its axes."""
     colour = (part.r, part.g, part.b)
@@ -163,7 +167,7 @@ def part_albedo(x, h, z, nx, nh, nz, part, footprint):
     return colour[0] * tone, colour[1] * tone, colour[2] * tone
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def sky_radiance(dx, dh, dz, light):
     """Return the colour of the sky in a direction of unit length."""
     up = max(0.0, dh)
@@ -185,7 +189,7 @@ def sky_radiance(dx, dh, dz, light):
     return r + cloud * (white - r) + glow, g + cloud * (white - g) + glow, b + cloud * (white - b) + glow
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def shade(width, height, fx, fy, cx, cy, pose, parts, depth, hit, light, road):
     """Return the scene's radiance (H, W, 3), linear, for what `cast` hit."""
     corner_x = math.floor(pose[0, 3] / CELL) * CELL - 0.5 * CELL * CELLS_X
@@ -216,7 +220,7 @@ def shade(width, height, fx, fy, cx, cy, pose, parts, depth, hit, light, road):
     return radiance
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def surface_radiance(x, h, z, dx, dh, dz, pixel, own, parts, light, road, first, members, corner_x, corner_z):
     """Return the light that a surface point sends along a ray: albedo times sun, shadow and sky."""
     nx, nh, nz = 0.0, 1.0, 0.0
@@ -243,7 +247,7 @@ def surface_radiance(x, h, z, dx, dh, dz, pixel, own, parts, light, road, first,
     )
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def expose(radiance, light, noise_levels, frame):
     """Return the camera's image (H / 2, W / 2, 3) uint8: mean of 2x2 rays, film curve, gamma, sensor noise."""
     height, width = radiance.shape[0] // 2, radiance.shape[1] // 2
