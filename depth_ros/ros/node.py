@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -16,6 +17,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
@@ -46,6 +48,7 @@ OUTPUTS = {
 QUEUE = 5  # images and answers kept by the middleware; an image waits microseconds there, the newest one wins in the worker
 STOP_TIMEOUT_S = 5.0  # for the frame in work, before the thread is left behind
 
+RCLError = rclpy_implementation.RCLError
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -62,6 +65,14 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self._publishers_by_topic: dict[str, LifecyclePublisher] = {}
         self._undo_activate: list[Callable[[], object]] = []
         self._info: CameraInfo | None = None
+
+        # rclpy lets an impossible transition end the process, its client without an answer
+        self._service_change_state.callback = partial(self._change_state, self._service_change_state.callback)
+
+    def close(self) -> None:
+        """Stop the work and give everything back, in any state."""
+        self._stop()
+        self._release(SUCCESS)
 
     # ---- lifecycle
 
@@ -112,13 +123,21 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As deactivate and cleanup, from any state."""
-        self._stop()
-        return self._release(SUCCESS)
+        self.close()
+        return SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """After an unexpected error in a transition: back to unconfigured."""
-        self._stop()
-        return self._release(SUCCESS)
+        self.close()
+        return SUCCESS
+
+    def _change_state(self, change: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+        try:
+            return change(request, response)
+        except RCLError as error:
+            self.get_logger().error(f"transition refused: {' '.join(str(error).split())}")
+            response.success = False
+            return response
 
     def _start(self) -> None:
         assert self._estimator is not None
@@ -204,11 +223,11 @@ def main(args: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # own handlers: a flag stops at one known place, an exception anywhere
         signal.signal(number, lambda *_: stop.set())
     keep_freed_memory()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         return _run(stop)
-    except (InputError, ParameterException) as error:
-        get_logger(NODE_NAME).fatal(str(error))
+    except (InputError, ParameterException, RCLError) as error:
+        get_logger(NODE_NAME).fatal(" ".join(str(error).split()))
         return 1
     finally:
         rclpy.try_shutdown()
@@ -219,13 +238,14 @@ def _run(stop: threading.Event) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        if node.params.autostart and not (node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS):
-            return 1
+        for transition in (node.trigger_configure, node.trigger_activate) if node.params.autostart else ():
+            if not stop.is_set() and transition() != SUCCESS:
+                return 1
         while not stop.is_set():  # spin() can hang at shutdown
             executor.spin_once(timeout_sec=0.2)
-        node.trigger_shutdown()
         return 0
     finally:
+        node.close()
         executor.shutdown()
         node.destroy_node()
 

@@ -17,6 +17,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -34,6 +35,7 @@ NODE_NAME = "camera_player"
 QUEUE = 5
 FLUSH_TIMEOUT_S = 5.0  # for reliable subscribers to acknowledge the last images
 SETTLE_S = 0.3  # a best-effort subscriber says neither that it is ready nor that it took the last image
+RCLError = rclpy_implementation.RCLError
 PARAMETERS = {
     "input": ("", "Video file, folder of images, or ROS 2 bag (MCAP or sqlite3)"),
     "topic": ("", "Image topic of the bag; empty: its only one"),
@@ -169,15 +171,15 @@ def main(args: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         player = CameraPlayer()
         try:
             player.play(stop)
         finally:
             player.close()
-    except (InputError, ParameterException) as error:
-        get_logger(NODE_NAME).fatal(str(error))
+    except (InputError, ParameterException, RCLError) as error:
+        get_logger(NODE_NAME).fatal(" ".join(str(error).split()))
         return 1
     finally:
         rclpy.try_shutdown()

@@ -1,0 +1,135 @@
+"""Bad input: one clear line each, nothing else lost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+
+from harness import NODE, depth_array, image_message, info_message, wall
+
+
+def missing_bundle(bundle, tmp_path):
+    return {"model": tmp_path / "nowhere"}, ["nowhere", "no such folder"]
+
+
+def wrong_hash(bundle, tmp_path):
+    with bundle.graph_path.open("ab") as graph:
+        graph.write(b"x")
+    return {"model": bundle.path}, ["model.onnx", "sha256", bundle.sha256]
+
+
+def unknown_bundle_key(bundle, tmp_path):
+    file = bundle.path / "bundle.yaml"
+    file.write_text(file.read_text().replace("width:", "widht:"))
+    return {"model": bundle.path}, ["bundle.yaml", "unknown key 'widht'", "did you mean 'width'"]
+
+
+def unknown_engine(bundle, tmp_path):
+    return {"model": bundle.path, "engine": "abacus"}, ["engine 'abacus' is unknown", "onnxruntime"]
+
+
+def unknown_parameter(bundle, tmp_path):
+    return {"model": bundle.path, "max_relativ_sigma": 0.2}, [
+        "'max_relativ_sigma' is unknown",
+        "did you mean 'max_relative_sigma'",
+    ]
+
+
+def parameter_out_of_range(bundle, tmp_path):
+    return {"model": bundle.path, "cloud_stride": 0}, ["cloud_stride"]
+
+
+def parameter_of_wrong_type(bundle, tmp_path):
+    return {"model": bundle.path, "threads": "many"}, ["threads"]
+
+
+def colour_range_upside_down(bundle, tmp_path):
+    return {"model": bundle.path, "color_min_depth": 10, "color_max_depth": 5}, ["color_max_depth is 5.0"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        missing_bundle, wrong_hash, unknown_bundle_key, unknown_engine, unknown_parameter, parameter_out_of_range,
+        parameter_of_wrong_type, colour_range_upside_down,
+    ],
+)  # fmt: skip
+def test_start_fails_with_one_clear_line(start, make_bundle, tmp_path, fault):
+    parameters, expected = fault(make_bundle(), tmp_path)
+    process = start(NODE, **parameters)
+    assert process.wait() == 1
+    errors = process.lines("ERROR") + process.lines("FATAL")
+    assert len(errors) == 1, process.log()
+    for text in expected:
+        assert text in errors[0]
+    assert "Traceback" not in process.log()
+
+
+def test_unknown_key_in_a_parameter_file(start, make_bundle, tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text(f"/**:\n  ros__parameters:\n    model: {make_bundle().path}\n    cloud_strid: 2\n")
+    process = start(NODE, "--params-file", str(file))
+    assert process.wait() == 1
+    (line,) = process.lines("FATAL")
+    assert "'cloud_strid' is unknown; did you mean 'cloud_stride'" in line
+
+
+def test_unreadable_parameter_file(start, tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("/**: [")
+    process = start(NODE, "--params-file", str(file))
+    assert process.wait() == 1
+    (line,) = process.lines("FATAL")
+    assert str(file) in line
+    assert "Traceback" not in process.log()
+
+
+def truncated():
+    message = wall()
+    message.data = message.data[:1000]
+    return message, info_message(), ["1000"]
+
+
+def wrong_size():
+    return wall(96, 64), info_message(), ["96", "128x64"]
+
+
+def unknown_encoding():
+    return image_message(np.zeros((64, 128), np.uint8), "jpeg2000"), info_message(), ["jpeg2000", "cv_bridge"]
+
+
+def zero_focal_length():
+    return wall(), info_message(f=0.0), ["fx is 0.0", "calibrate"]
+
+
+def uncalibrated():
+    info = info_message()
+    info.k = [0.0] * 9
+    return wall(), info, ["K is all zeros", "calibrate"]
+
+
+def unknown_distortion():
+    info = info_message()
+    info.distortion_model, info.d = "barrel", [0.1]
+    return wall(), info, ["'barrel' is unknown"]
+
+
+def test_bad_images_are_refused_and_the_next_good_one_is_answered(start, client, make_bundle):
+    process = start(NODE, model=make_bundle().path).wait_ready()
+    client.listen("depth/image_rect")
+    client.ask(wall(), info_message(), "depth/image_rect")
+    for bad in (truncated, wrong_size, unknown_encoding, zero_focal_length, uncalibrated, unknown_distortion):
+        image, info, expected = bad()
+        answers = len(client.received["depth/image_rect"])
+
+        def said(expected: list[str] = expected) -> bool:
+            return any(all(text in line for text in expected) for line in process.lines("ERROR"))
+
+        client.send_until(said, image, info, f"{expected} in an error line")
+        assert len(client.received["depth/image_rect"]) == answers
+        (depth,) = client.ask(wall(), info_message(), "depth/image_rect")
+        np.testing.assert_allclose(depth_array(depth), 5.0, rtol=1e-6)
+    assert all("image refused (" in line for line in process.lines("ERROR"))
+    assert "Traceback" not in process.log()

@@ -1,0 +1,132 @@
+"""Lifecycle, parameters at run time, and starting and stopping."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+
+from harness import NODE, cloud_array, info_message, wait_until, wall
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.parameter import Parameter
+
+
+def change(client, transition: int) -> bool:
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return client.call(ChangeState, "/mono_depth/change_state", request).success
+
+
+def state(client) -> int:
+    return client.call(GetState, "/mono_depth/get_state", GetState.Request()).current_state.id
+
+
+def set_parameter(client, name: str, value: object):
+    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    return client.call(SetParameters, "/mono_depth/set_parameters", request).results[0]
+
+
+def test_transitions(start, client, make_bundle):
+    process = start(NODE, model=make_bundle().path, autostart=False)
+    assert state(client) == State.PRIMARY_STATE_UNCONFIGURED
+    assert client.node.count_publishers("points") == 0
+    client.listen("points")
+    for _ in range(2):  # everything is given back, so it works again
+        assert change(client, Transition.TRANSITION_CONFIGURE)
+        assert state(client) == State.PRIMARY_STATE_INACTIVE
+        client.spin_until(lambda: client.node.count_publishers("points") == 1, "points advertised")
+        assert client.node.count_subscribers("image") == 0
+        assert change(client, Transition.TRANSITION_ACTIVATE)
+        client.ask(wall(), info_message(), "points")
+        assert change(client, Transition.TRANSITION_DEACTIVATE)
+        client.spin_until(lambda: client.node.count_subscribers("image") == 0, "image unsubscribed")
+        assert change(client, Transition.TRANSITION_CLEANUP)
+        assert state(client) == State.PRIMARY_STATE_UNCONFIGURED
+        client.spin_until(lambda: client.node.count_publishers("points") == 0, "points gone")
+    assert change(client, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert state(client) == State.PRIMARY_STATE_FINALIZED
+    assert process.stop() == 0
+    assert "Traceback" not in process.log()
+
+
+def test_failed_configure_leaves_the_node_unconfigured(start, client, tmp_path):
+    process = start(NODE, model=tmp_path / "nowhere", autostart=False)
+    assert not change(client, Transition.TRANSITION_CONFIGURE)
+    assert state(client) == State.PRIMARY_STATE_UNCONFIGURED
+    assert len(process.lines("ERROR")) == 1
+    assert process.stop() == 0
+
+
+def test_impossible_transition_does_not_end_the_node(start, client, make_bundle):
+    process = start(NODE, model=make_bundle().path, autostart=False)
+    assert not change(client, Transition.TRANSITION_ACTIVATE)
+    assert state(client) == State.PRIMARY_STATE_UNCONFIGURED
+    assert process.stop() == 0
+
+
+def test_parameters_at_run_time(start, client, make_bundle):
+    start(NODE, model=make_bundle().path).wait_ready()
+    client.listen("points")
+    for name, value, reason in (
+        ("model", "/elsewhere", "read-only"),
+        ("cloud_stride", 0, "cloud_stride"),
+        ("color_min_depth", 100.0, "color_max_depth is 80.0"),
+        ("max_relative_sigma", "high", "DOUBLE"),
+    ):
+        result = set_parameter(client, name, value)
+        assert not result.successful
+        assert reason in result.reason
+
+    def cloud() -> np.ndarray:
+        return cloud_array(client.ask(wall(), info_message(), "points")[0])
+
+    assert cloud().shape == (32, 64)
+    assert set_parameter(client, "cloud_stride", 2).successful
+    assert cloud().shape == (16, 32)
+    assert set_parameter(client, "cloud_full_resolution", True).successful
+    assert cloud().shape == (32, 64)
+    assert np.isfinite(cloud()["z"]).all()
+    assert set_parameter(client, "max_relative_sigma", 0.03).successful  # the wall's is 0.2 / 5 = 0.04
+    assert np.isnan(cloud()["z"]).all()
+
+
+def test_every_parameter_is_described(start, client, make_bundle):
+    from depth_ros.ros.params import NAMES
+
+    start(NODE, model=make_bundle().path).wait_ready()
+    request = DescribeParameters.Request(names=list(NAMES))
+    for descriptor in client.call(DescribeParameters, "/mono_depth/describe_parameters", request).descriptors:
+        assert descriptor.description, descriptor.name
+
+
+def test_start_and_stop_20_times(start, make_bundle):
+    model = make_bundle().path
+    before = set(Path("/dev/shm").glob("fastrtps_*"))
+    for number in range(20):
+        process = start(NODE, model=model).wait_ready()
+        process.interrupt()
+        assert process.wait(5) == 0, f"start {number}: {process.log()}"
+        assert "Traceback" not in process.log()
+    assert not set(Path("/dev/shm").glob("fastrtps_*")) - before
+
+
+def test_interrupt_while_it_loads(start, make_bundle):
+    """From the moment the process handles SIGTERM itself, SIGINT is a clean stop, whatever it is doing."""
+    process = start(NODE, model=make_bundle().path)
+
+    def handles_signals() -> bool:
+        status = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if ":\t" in line
+        )
+        return bool(int(status["SigCgt"], 16) & 1 << (signal.SIGTERM - 1))
+
+    wait_until(handles_signals, "signal handlers")
+    process.interrupt()
+    assert process.wait(5) == 0
+    assert "waiting for images" not in process.log()
+    assert "Traceback" not in process.log()
