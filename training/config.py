@@ -1,0 +1,164 @@
+"""Training configuration: typed defaults here and only here; a YAML states what differs; `--set a.b=c` overrides both."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used; the text names the key, what was found and what was expected."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on. Paths are relative to `root`."""
+
+    root: str = "../shared/data"
+    images: str = ""  # folder of the video's frames; none: the street world alone
+    calibration: str = ""  # ROS camera calibration YAML, or a JSON with K, width and height
+    poses: str = ""  # one 3x4 row-major camera-to-world [m] per line and frame; none: unknown
+    known_poses: bool = True  # warp with the poses; false: learn them, and use only the distance travelled
+    train_frames: tuple[int, int] = (0, -1)  # first frame and the one after the last; -1: to the end
+    val_frames: tuple[int, int] = (0, 0)
+    offsets: tuple[tuple[int, ...], ...] = ((-1, 1),)  # sets of neighbours [frames], one drawn per training sample
+    width: int = 416  # [px] of the network's input
+    height: int = 128  # [px]
+    street_share: float = 0.0  # share of training batches from the procedural street world, which has exact depth
+    street_samples: int = 400  # rendered once at the start
+    street_views: tuple[str, ...] = ()  # of street samples: before, after, right (0.54 m); none: their exact depth alone
+    flip: bool = True
+    max_zoom: float = 1.0  # random crop of 1/zoom of the image, resized back; the camera follows
+    colour_jitter: float = 0.2  # brightness, contrast and saturation within 1 +- this; the networks' input only
+    workers: int = 1  # loader processes
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Which method, and the weights of its losses."""
+
+    name: str = "monodepth2"
+    auto_masking: bool = True
+    scales: int = 3  # of the decoder's outputs, finest first, that enter the loss
+    smoothness: float = 1e-3
+    supervised: float = 1.0  # weight of the true depth where a batch has it
+    velocity: float = 0.0  # weight that ties a learned pose's translation to the distance travelled
+    normalise_disparity: bool = False  # by its mean before warping: prevents collapse with learned poses, loses metric scale
+    teachers: tuple[str, ...] = ()  # checkpoints whose mean prediction the student learns
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The depth network (and the pose network's encoder)."""
+
+    encoder: str = "efficientnet_lite0"
+    pretrained: str = "imagenet"  # imagenet, none, or the path of a state_dict
+    light_decoder: bool = True
+    min_depth: float = 1.0  # [m]
+    max_depth: float = 100.0  # [m]
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with a linear warm-up and a cosine decay to 0.05 of the rate."""
+
+    batch_size: int = 8
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-2
+    warmup_steps: int = 50
+    clip_norm: float = 1.0
+    ema: float = 0.995  # decay of the averaged weights that are validated and exported
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and how long."""
+
+    dir: str = "runs/default"
+    max_steps: int = 2000
+    seed: int = 0
+    log_every: int = 20
+    validate_every: int = 200  # also the interval of checkpoints
+    init: str = ""  # checkpoint whose depth network's weights are the start
+    accelerator: str = "auto"  # Lightning Fabric's names
+    devices: int = 1
+    precision: str = "32-true"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML of differences and apply overrides like `run.max_steps=100`. Raises ConfigError."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; expected a training YAML such as config/train/monodepth2.yaml") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    config: TrainConfig = merge(TrainConfig(), values, str(path))
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or "." not in name:
+            raise ConfigError(f"--set {override}: expected section.key=value, for example run.max_steps=100")
+        section, key = name.split(".", 1)
+        config = merge(config, {section: {key: yaml.safe_load(text)}}, f"--set {override}")
+    return config
+
+
+def merge(defaults: Any, values: dict[str, Any], where: str) -> Any:
+    """Return the dataclass `defaults` with `values` (nested dicts) in place. Raises ConfigError naming `where`."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: found {values!r}; expected a section of keys")
+    known = [f.name for f in fields(defaults)]
+    changes = {}
+    for key, value in values.items():
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            raise ConfigError(f"{where}: unknown key '{key}'; {hint}known: {', '.join(known)}")
+        current = getattr(defaults, key)
+        changes[key] = (
+            merge(current, value, f"{where}: {key}") if is_dataclass(current) else _convert(current, value, f"{where}: {key}")
+        )
+    return replace(defaults, **changes)
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain nested dicts and lists, for YAML files and checkpoints."""
+    return _plain(asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _convert(current: Any, value: Any, where: str) -> Any:
+    """Check that value has the type of the default; lists become tuples, YAML's `2e-4` becomes a float."""
+    if isinstance(current, tuple):
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where}: found {value!r}; expected a list")
+        return tuple(tuple(v) if isinstance(v, list) else v for v in value)
+    if isinstance(current, float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{where}: found {value!r}; expected a number") from None
+    if type(value) is not type(current):
+        raise ConfigError(f"{where}: found {value!r} ({type(value).__name__}); expected {type(current).__name__}")
+    return value

@@ -1,0 +1,83 @@
+"""Augmentation of whole batches: flips and zooms change the scene consistently, colours change the network's input only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.batch import Batch
+from training.config import DataConfig
+
+GREY = (0.299, 0.587, 0.114)
+
+
+def augment(batch: Batch, config: DataConfig) -> Batch:
+    """Flip and zoom all images of the batch alike (K, poses and depth follow); jitter the colours of each sample's inputs."""
+    if config.flip and torch.rand(()) < 0.5:
+        batch = flip(batch)
+    if config.max_zoom > 1:
+        zoom = 1 + float(torch.rand(())) * (config.max_zoom - 1)
+        batch = crop_and_resize(batch, zoom, float(torch.rand(())), float(torch.rand(())))
+    return jitter(batch, config.colour_jitter) if config.colour_jitter > 0 else batch
+
+
+def flip(batch: Batch) -> Batch:
+    """Mirror left and right: u' = W - 1 - u, and poses between mirrored frames."""
+    mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], device=batch.K.device))
+    K = batch.K.clone()
+    K[:, 0, 2] = batch.image.shape[-1] - 1 - K[:, 0, 2]
+    views = tuple(
+        replace(
+            v,
+            image=v.image.flip(3),
+            input=v.input.flip(3),
+            K=K,
+            source_T_target=None if v.source_T_target is None else mirror @ v.source_T_target @ mirror,
+        )
+        for v in batch.views
+    )
+    depth, valid = (None if t is None else t.flip(3) for t in (batch.depth, batch.valid))
+    return replace(batch, image=batch.image.flip(3), input=batch.input.flip(3), K=K, views=views, depth=depth, valid=valid)
+
+
+def crop_and_resize(batch: Batch, zoom: float, left: float, top: float) -> Batch:
+    """Cut 1/zoom of width and height at the fractions `left`, `top` of the free margin, and resize back."""
+    height, width = batch.image.shape[-2:]
+    h, w = round(height / zoom), round(width / zoom)
+    y, x = round(top * (height - h)), round(left * (width - w))
+
+    def cut(image: Tensor) -> Tensor:
+        return F.interpolate(image[..., y : y + h, x : x + w], size=(height, width), mode="bilinear", align_corners=False)
+
+    def nearest(image: Tensor) -> Tensor:
+        return F.interpolate(image[..., y : y + h, x : x + w].float(), size=(height, width), mode="nearest-exact")
+
+    scale = torch.tensor([width / w, height / h], device=batch.K.device)
+    K = batch.K.clone()
+    K[:, [0, 1], [0, 1]] *= scale
+    K[:, :2, 2] = (batch.K[:, :2, 2] - torch.tensor([x, y], device=K.device) + 0.5) * scale - 0.5
+    views = tuple(replace(v, image=cut(v.image), input=cut(v.input), K=K) for v in batch.views)
+    image = cut(batch.image)
+    depth = None if batch.depth is None else nearest(batch.depth)
+    valid = None if batch.valid is None else nearest(batch.valid) > 0.5
+    return replace(batch, image=image, input=image, K=K, views=views, depth=depth, valid=valid)
+
+
+def jitter(batch: Batch, strength: float) -> Batch:
+    """Change brightness, contrast, saturation and gamma within 1 +- strength, the same for all images of a sample."""
+    count, device = len(batch.image), batch.image.device
+    brightness, contrast, saturation, gamma = 1 + strength * (2 * torch.rand(4, count, 1, 1, 1, device=device) - 1)
+    weights = torch.tensor(GREY, device=device)[:, None, None]
+    mean = (batch.input * weights).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
+
+    def change(image: Tensor) -> Tensor:
+        grey = (image * weights).sum(dim=1, keepdim=True)
+        image = grey + saturation * (image - grey)
+        image = (mean + contrast * (image - mean)) * brightness
+        return image.clamp(1e-4, 1) ** gamma
+
+    views = tuple(replace(v, input=change(v.input)) for v in batch.views)
+    return replace(batch, input=change(batch.input), views=views)

@@ -1,0 +1,161 @@
+"""Export a checkpoint as a model bundle: all maths inside one ONNX graph, sigma calibrated, parity checked.
+
+python -m training.export runs/default/best.ckpt models/default --calibrate ../shared/data/kitti2015_stereo
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from depth_ros import bundle as bundles
+from depth_ros import metrics
+from depth_ros.bundle import ModelBundle
+from depth_ros.engines import load_engine
+from depth_ros.estimator import Estimator, upsample
+from depth_ros.truth import CAP_M
+from depth_ros.types import InputError, UInt8Array
+from training.checkpoint import load_method
+from training.config import ConfigError
+from training.data.truth import EvaluationSet, open_evaluation_set
+from training.evaluate import Scores, TorchEngine, describe_method, evaluate
+from training.methods import Method
+
+OPSET = 18
+ONE_SIGMA = 0.6827  # share of a normal distribution within one standard deviation
+PARITY = 1e-3  # largest relative difference in depth and sigma between torch and the exported graph
+
+
+class ExportError(Exception):
+    """An export that would not be what was trained; the text says what differs."""
+
+
+class ExportGraph(nn.Module):
+    """The bundle contract around a method: uint8 NHWC in, depth and sigma [m] NHW out."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, h, w, 3) uint8 RGB -> depth, sigma (N, h, w) float32 [m]."""
+        depth, sigma = self.method.predict(image.permute(0, 3, 1, 2).float() / 255)
+        return depth.squeeze(1), sigma.squeeze(1)
+
+
+def calibrate_sigma(method: Method, dataset: EvaluationSet) -> float:
+    """Factor on sigma with which ONE_SIGMA of the set's pixels (images weighted alike) err by less than sigma."""
+    estimator = Estimator(describe_method(method, "uncalibrated"), TorchEngine(method))
+    ratios, weights = [], []
+    for frame, truth in dataset:
+        prediction = upsample(estimator.predict([frame])[0], frame.camera)
+        valid = metrics.valid_truth(truth, CAP_M) & metrics.garg_crop(*truth.shape) & np.isfinite(prediction.depth)
+        if valid.any():
+            ratio = np.abs(prediction.depth[valid] - truth[valid]) / prediction.sigma[valid]
+            ratios.append(ratio)
+            weights.append(np.full(ratio.size, 1 / ratio.size))
+    if not ratios:
+        raise InputError(f"{dataset.name}: no image has truth to calibrate sigma with")
+    ratio, weight = np.concatenate(ratios), np.concatenate(weights)
+    order = np.argsort(ratio)
+    return float(ratio[order][np.searchsorted(np.cumsum(weight[order]), ONE_SIGMA * weight.sum())])
+
+
+def export(method: Method, folder: Path, description: ModelBundle) -> ModelBundle:
+    """Write the bundle of `method` with what `description` says, and check it against torch. Raises ExportError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Two images: torch.export takes a batch of one for a constant.
+    example = torch.zeros(2, description.height, description.width, 3, dtype=torch.uint8)
+    torch.onnx.export(
+        ExportGraph(method).eval(),
+        (example,),
+        folder / "model.onnx",
+        input_names=["image"],
+        output_names=["depth", "sigma"],
+        opset_version=OPSET,
+        dynamo=True,
+        external_data=False,
+        dynamic_shapes={"image": {0: torch.export.Dim("N")}},
+        verbose=False,
+    )
+    bundle = bundles.save(description, folder)
+    check_parity(method, bundle)
+    return bundle
+
+
+def check_parity(method: Method, bundle: ModelBundle, images: UInt8Array | None = None) -> float:
+    """Largest relative difference between the graph and torch, on noise and ramps. Raises ExportError above PARITY."""
+    if images is None:
+        shape = (bundle.height, bundle.width, 3)
+        noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        ramp = np.broadcast_to(np.linspace(0, 255, bundle.height, dtype=np.uint8)[:, None, None], shape)
+        images = np.stack([noise, ramp])
+    engine = load_engine(bundle, threads=1)
+    pairs = zip(engine.infer(images), TorchEngine(method).infer(images), strict=True)
+    difference = max(float(np.max(np.abs(a - b) / np.abs(b))) for a, b in pairs)
+    engine.close()
+    if not difference < PARITY:
+        raise ExportError(f"{bundle.graph_path}: differs from torch by {difference:.2g} relative; expected below {PARITY:g}")
+    return difference
+
+
+def provenance(checkpoint: Path) -> dict[str, str]:
+    """Where a bundle comes from: checkpoint, commit, versions."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return {
+        "run": checkpoint.parent.name,
+        "step": str(stored["step"]),
+        "commit": commit or "unknown",
+        "torch": str(torch.__version__),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="training.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("bundle", type=Path, help="folder to write, for example models/mine")
+    parser.add_argument("--calibrate", type=Path, help="folder with truth: sigma is fitted on every other image, the rest judges")
+    parser.add_argument("--trained-on", default="unstated", help="the training data, for bundle.yaml")
+    parser.add_argument("--licence", default="unstated", help="the licence of model and data, for bundle.yaml")
+    options = parser.parse_args(arguments)
+    try:
+        method = load_method(options.checkpoint)
+        scores: Scores = {}
+        if options.calibrate:
+            dataset = open_evaluation_set(options.calibrate)
+            method.sigma_calibration.mul_(calibrate_sigma(method, dataset.every_second(0)))
+            judged = describe_method(method, options.bundle.name)
+            scores = evaluate(Estimator(judged, TorchEngine(method)), dataset.every_second(1))
+        else:
+            print("note: without --calibrate, sigma is as trained, not fitted to real errors", file=sys.stderr)
+        description = replace(
+            describe_method(method, options.bundle.name),
+            trained_on=options.trained_on,
+            licence=options.licence,
+            metrics={key: round(value, 4) for key, value in scores.items()},
+            provenance=provenance(options.checkpoint),
+        )
+        bundle = export(method, options.bundle, description)
+    except (ConfigError, ExportError, InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"{bundle.path}: {bundle.graph_path.stat().st_size / 1e6:.1f} MB, sigma x {bundle.sigma_calibration:.3f}, {dict(bundle.metrics)}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Self-teaching (Poggi et al., CVPR 2020): a student learns its teacher's depth and how far it strays from it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from training.batch import Batch
+from training.config import ConfigError, TrainConfig
+from training.methods.method import Method
+from training.methods.supervised import Supervised
+
+
+class SelfTeaching(Supervised):
+    """Supervised by frozen teachers, or by the true depth where a batch has it.
+
+    With several teachers the target of each batch is one of them, drawn at random: the student learns their mean, and its
+    sigma learns their disagreement too.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        if not config.method.teachers:
+            raise ConfigError("method.teachers is empty; expected the checkpoints of trained teachers")
+        # A plain list keeps the teachers out of the student's state_dict, optimiser and averaged weights.
+        self.teachers: list[Method] = []
+
+    def set_teachers(self, teachers: list[Method]) -> None:
+        """Give the trained teachers; they are used in evaluation mode, without gradients."""
+        self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Negative log-likelihood of the target's log depth, mean over scales."""
+        if batch.depth is not None:
+            return super().losses(batch)
+        with torch.no_grad():
+            # The teacher sees the plain image, the student the augmented one.
+            depth = self._teacher().predict(batch.image)[0]
+        return {"likelihood": self._likelihood(batch.input, torch.log(depth), torch.ones_like(depth, dtype=torch.bool))}
+
+    def _teacher(self) -> Method:
+        index = int(torch.randint(len(self.teachers), ())) if self.training else 0
+        return self.teachers[index].to(self.focal.device)

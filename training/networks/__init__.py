@@ -1,0 +1,65 @@
+"""The table of encoders, and the networks made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.config import ConfigError, NetworkConfig
+from training.networks.depth_decoder import DepthDecoder
+from training.networks.efficientnet_lite import EfficientNetLite0, load_imagenet
+from training.networks.pose_net import PoseNet
+from training.networks.resnet import resnet18, resnet50
+
+ENCODERS: dict[str, Callable[[int], nn.Module]] = {
+    "efficientnet_lite0": EfficientNetLite0,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+}
+DISPARITY_BIAS = -2.5  # starts at far, plausible depths; 0 starts at 2 * min_depth and can saturate
+
+
+class DepthNet(nn.Module):
+    """Encoder and decoder: an image to disparity (and log sigma) maps."""
+
+    def __init__(self, config: NetworkConfig, outputs: int) -> None:
+        super().__init__()
+        self.encoder = build_encoder(config, images=1)
+        self.decoder = DepthDecoder(self.encoder.channels, outputs, config.light_decoder)
+        for head in self.decoder.heads.values():
+            nn.init.constant_(head.bias[:1], DISPARITY_BIAS)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """RGB in [0, 1] (B, 3, H, W) -> maps (B, outputs, H, W), finest first, all upsampled bilinearly to the input's size."""
+        image = image.contiguous(memory_format=torch.channels_last)  # faster convolutions, on CPUs and GPUs
+        maps = self.decoder(self.encoder(image)).values()
+        return [F.interpolate(m.contiguous(), size=image.shape[-2:], mode="bilinear", align_corners=False) for m in maps]
+
+
+def build_encoder(config: NetworkConfig, images: int) -> nn.Module:
+    """Build the encoder named in the config for `images` stacked images, with pretrained weights where asked for."""
+    if config.encoder not in ENCODERS:
+        raise ConfigError(f"network.encoder is '{config.encoder}'; expected one of {', '.join(ENCODERS)}")
+    encoder = ENCODERS[config.encoder](images)
+    if config.pretrained == "imagenet":
+        if not isinstance(encoder, EfficientNetLite0):
+            raise ConfigError(
+                f"network.pretrained is 'imagenet', but no such weights of {config.encoder} come with the packages; "
+                "give the path of a state_dict, or none"
+            )
+        load_imagenet(encoder)
+    elif config.pretrained != "none":
+        path = Path(config.pretrained)
+        if not path.is_file():
+            raise ConfigError(f"network.pretrained: {path} does not exist; expected imagenet, none or the path of a state_dict")
+        encoder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return encoder
+
+
+def build_pose_net(config: NetworkConfig) -> PoseNet:
+    """Build the pose network with the config's encoder."""
+    return PoseNet(build_encoder(config, images=2))
