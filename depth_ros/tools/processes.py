@@ -36,6 +36,7 @@ class Child:
     ) -> None:
         self.name = name
         self._last_line = self._last_error = ""
+        self.shared_memory: set[Path] = set()
         self._process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
             env=environment,
@@ -53,6 +54,10 @@ class Child:
     def pid(self) -> int:
         """Process id."""
         return self._process.pid
+
+    def note_shared_memory(self) -> None:
+        """Remember in `shared_memory` which Fast DDS files the process uses; asked in vain once it has ended."""
+        self.shared_memory |= _mapped(self.pid)
 
     def poll(self) -> int | None:
         """Exit code, or None while it runs."""
@@ -117,22 +122,20 @@ def environment(log_folder: Path) -> dict[str, str]:
 def stop(children: Sequence[Child]) -> list[str]:
     """Stop all children, politely first; return the names of those that had to be killed."""
     killed = []
+    for child in children:
+        child.note_shared_memory()
+    segments = {file for child in children for file in child.shared_memory}
     for number, patience_s in STOP_STEPS:
         alive = [child for child in children if child.poll() is None]
-        segments = _shared_memory(alive) if number == signal.SIGKILL else set()
         killed = [child.name for child in alive if number == signal.SIGKILL]
         for child in alive:
             child.send(number)
         deadline = time.monotonic() + patience_s
         for child in alive:
             child.wait(max(0.0, deadline - time.monotonic()))
-        _remove_unused(segments)
+    if left := {file for file in segments if file.exists()}:
+        _remove_unused(left)
     return killed
-
-
-def _shared_memory(children: Sequence[Child]) -> set[Path]:
-    """Return the Fast DDS files in shared memory that these processes have mapped; a killed process leaves them behind."""
-    return {file for child in children for file in _mapped(child.pid)}
 
 
 def _mapped(pid: int) -> set[Path]:
@@ -143,9 +146,9 @@ def _mapped(pid: int) -> set[Path]:
 
 
 def _remove_unused(segments: set[Path]) -> None:
-    if not segments:
-        return
+    """Remove what a killed process has left behind, unless somebody else uses it."""
     used = {file for process in Path("/proc").glob("[0-9]*") for file in _mapped(int(process.name))}
     for file in segments - used:
         for leftover in (file, file.with_name(f"{file.name}_el"), file.with_name(f"sem.{file.name}_mutex")):
-            leftover.unlink(missing_ok=True)
+            with suppress(PermissionError):  # another user's, so not ours to remove
+                leftover.unlink(missing_ok=True)

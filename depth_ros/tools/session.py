@@ -91,8 +91,14 @@ class Session:
         with tqdm(unit=" images", bar_format="{n_fmt} images [{elapsed}{postfix}]", mininterval=_refresh_s()) as bar:
             while player.poll() is None and not interrupted.wait(POLL_S):
                 self._check_servers()
+                if not self._progress["answers"]:
+                    self._note_shared_memory()
                 self._show(bar)
             self._show(bar)
+
+    def _note_shared_memory(self) -> None:
+        for child in self._children.values():  # for the case that one of them crashes
+            child.note_shared_memory()
 
     def _show(self, bar: Any) -> None:
         images, answers, rate_hz, latency_ms = (self._progress[key] for key in ("images", "answers", "rate_hz", "latency_ms"))
