@@ -1,0 +1,248 @@
+"""The player: real videos, folders and bags over DDS, paced, stamped and ended properly."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+
+from harness import PLAYER, Client, stamp
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import CameraInfo, Image
+
+from depth_ros.calibration import save_calibration
+from depth_ros.types import CameraModel
+
+TYPES = {"image": Image, "camera_info": CameraInfo}
+CAMERA = CameraModel(64, 32, 50.0, 51.0, 31.0, 15.0)
+
+
+@pytest.fixture
+def calibration(tmp_path) -> Path:
+    save_calibration(CAMERA, tmp_path / "camera.yaml")
+    return tmp_path / "camera.yaml"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Images 0.png ... 9.png with their number as grey value."""
+    path = tmp_path / "images"
+    path.mkdir()
+    for number in range(10):
+        cv2.imwrite(str(path / f"{number}.png"), np.full((32, 64, 3), 20 * number, np.uint8))
+    return path
+
+
+def play(start, client: Client, **parameters: object):
+    """Run the player to its end; return it with the images and camera_infos received, by stamp."""
+    client.listen("image", "camera_info", types=TYPES, qos=100)
+    process = start(PLAYER, wait_for_subscribers=1, **parameters)
+    client.spin_until(lambda: not process.running(), lambda: process.log(), timeout_s=30)
+    return process, client.received["image"], client.received["camera_info"]
+
+
+def test_folder(start, client, folder, calibration, tmp_path):
+    index = tmp_path / "index.csv"
+    (folder / "4.png").write_bytes(b"not a png")
+    process, images, infos = play(start, client, input=folder, camera_info=calibration, rate=20, frame_id="left", index=index)
+    assert process.wait() == 0, process.log()
+    names = [f"{number}.png" for number in range(10) if number != 4]
+    rows = list(csv.reader(index.open()))
+    assert [row[1] for row in rows] == names
+    assert [int(row[0]) for row in rows] == sorted(images) == sorted(infos)
+    assert "1 that could not be read skipped" in process.log()
+    for at, name in rows:
+        message = images[int(at)]
+        assert (message.encoding, message.width, message.height, message.header.frame_id) == ("bgr8", 64, 32, "left")
+        assert set(message.data) == {20 * int(name[0])}
+        np.testing.assert_allclose(infos[int(at)].k, [50, 0, 31, 0, 51, 15, 0, 0, 1])
+        assert infos[int(at)].header.frame_id == "left"
+    # Paced by an absolute schedule: no image before its turn, and lateness does not add up.
+    seconds = (np.array(sorted(images)) - min(images)) / 1e9
+    assert (np.diff(seconds) > 0).all()
+    assert seconds[-1] > 8 / 20 - 0.05
+
+
+def test_loop_until_interrupted(start, client, folder, calibration):
+    client.listen("image", types=TYPES, qos=100)
+    process = start(PLAYER, input=folder, camera_info=calibration, rate=100, loop=True)
+    client.spin_until(lambda: len(client.received["image"]) > 25, "more images than the folder has")
+    process.interrupt()
+    assert process.wait(5) == 0
+    assert "Traceback" not in process.log()
+
+
+def test_video(start, client, tmp_path, calibration):
+    file = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 32))
+    for number in range(12):
+        writer.write(np.full((32, 64, 3), 20 * number, np.uint8))
+    writer.release()
+    process, images, _ = play(start, client, input=file, camera_info=calibration)
+    assert process.wait() == 0, process.log()
+    greys = [np.mean(images[at].data) for at in sorted(images)]
+    np.testing.assert_allclose(greys, 20 * np.arange(12), atol=4)  # a lossy codec
+    assert (max(images) - min(images)) / 1e9 > 11 / 25 - 0.05  # its own rate
+
+
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_bag(start, client, tmp_path, storage):
+    """Raw and compressed images with the bag's own encoding, frame and camera_info; times as recorded."""
+    for compressed in (False, True):
+        path = tmp_path / f"bag_{compressed}"
+        write_bag(path, storage, compressed)
+        client.received.clear()
+        process, images, infos = play(start, client, input=path)
+        assert process.wait() == 0, process.log()
+        assert sorted(images) == sorted(infos)
+        assert len(images) == 4
+        assert {message.encoding for message in images.values()} == {"bgr8" if compressed else "mono8"}
+        assert {message.header.frame_id for message in images.values()} == {"bag_frame"}
+        assert [round(np.mean(images[at].data)) for at in sorted(images)] == [0, 40, 80, 120]
+        for info in infos.values():
+            assert (info.distortion_model, list(info.d)) == ("plumb_bob", [0.1, 0, 0, 0, 0])
+            assert info.k[0] == 50
+
+
+def test_single_mcap_file(start, client, tmp_path):
+    write_bag(tmp_path / "bag", StoragePlugin.MCAP, compressed=False)
+    (file,) = (tmp_path / "bag").glob("*.mcap")
+    alone = file.rename(tmp_path / "alone.mcap")
+    process, images, _ = play(start, client, input=alone)
+    assert process.wait() == 0, process.log()
+    assert len(images) == 4
+
+
+def write_bag(path: Path, storage: StoragePlugin, compressed: bool, topics: tuple[str, ...] = ("/cam/image",)) -> None:
+    store = get_typestore(Stores.ROS2_JAZZY)
+    time, header, roi = (
+        store.types[name] for name in ("builtin_interfaces/msg/Time", "std_msgs/msg/Header", "sensor_msgs/msg/RegionOfInterest")
+    )
+    kind = store.types["sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"]
+    info_kind = store.types["sensor_msgs/msg/CameraInfo"]
+    suffix = "/compressed" if compressed else ""
+    with Writer(path, version=9, storage_plugin=storage) as writer:
+        connections = [writer.add_connection(topic + suffix, kind.__msgtype__, typestore=store) for topic in topics]
+        info_connection = writer.add_connection("/cam/camera_info", info_kind.__msgtype__, typestore=store)
+        for number in range(4):
+            at = number * 50_000_000
+            head = header(time(0, at), "bag_frame")
+            pixels = np.full((32, 64), 40 * number, np.uint8)
+            data = cv2.imencode(".png", pixels)[1].ravel() if compressed else pixels.ravel()
+            image = kind(head, "png", data) if compressed else kind(head, 32, 64, "mono8", 0, 64, data)
+            for connection in connections:
+                writer.write(connection, at, store.serialize_cdr(image, kind.__msgtype__))
+            K, P = np.array([50.0, 0, 31, 0, 51, 15, 0, 0, 1]), np.array([50.0, 0, 31, 0, 0, 51, 15, 0, 0, 0, 1, 0])
+            info = info_kind(
+                head, 32, 64, "plumb_bob", np.array([0.1, 0, 0, 0, 0]), K, np.eye(3).ravel(), P, 0, 0, roi(0, 0, 0, 0, False)
+            )
+            writer.write(info_connection, at + 1, store.serialize_cdr(info, info_kind.__msgtype__))
+
+
+def no_such_input(tmp_path, calibration):
+    return {"input": tmp_path / "nowhere"}, ["nowhere", "no such file"]
+
+
+def empty_folder(tmp_path, calibration):
+    return {"input": tmp_path, "camera_info": calibration}, [str(tmp_path), "no images"]
+
+
+def unreadable_video(tmp_path, calibration):
+    (tmp_path / "clip.mp4").write_bytes(os.urandom(5000))
+    return {"input": tmp_path / "clip.mp4", "camera_info": calibration}, ["clip.mp4", "not a video"]
+
+
+def nothing_readable(tmp_path, calibration):
+    (tmp_path / "a.png").write_bytes(b"x")
+    return {"input": tmp_path, "camera_info": calibration}, ["no image of the input could be read"]
+
+
+def other_size(tmp_path, calibration):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((30, 60, 3), np.uint8))
+    return {"input": tmp_path, "camera_info": calibration}, ["'a.png' is 60x30", "64x32", str(calibration)]
+
+
+def missing_calibration(tmp_path, calibration):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 64, 3), np.uint8))
+    return {"input": tmp_path, "camera_info": tmp_path / "none.yaml"}, ["none.yaml", "cannot be read"]
+
+
+def no_camera_info(tmp_path, calibration):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 64, 3), np.uint8))
+    return {"input": tmp_path}, ["no camera_info"]
+
+
+def incomplete_calibration(tmp_path, calibration):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 64, 3), np.uint8))
+    calibration.write_text(calibration.read_text().replace("camera_matrix", "matrix"))
+    return {"input": tmp_path, "camera_info": calibration}, ["camera.yaml", "'camera_matrix' is missing"]
+
+
+def broken_bag(tmp_path, calibration):
+    (tmp_path / "bag.mcap").write_bytes(b"\x89MCAP0\r\nnonsense")
+    return {"input": tmp_path / "bag.mcap"}, ["bag.mcap", "not a bag"]
+
+
+def bag_without_images(tmp_path, calibration):
+    write_bag(tmp_path / "bag", StoragePlugin.MCAP, False, topics=())
+    return {"input": tmp_path / "bag"}, ["no image topic"]
+
+
+def bag_with_two_cameras(tmp_path, calibration):
+    write_bag(tmp_path / "bag", StoragePlugin.MCAP, False, topics=("/cam/image", "/cam/other"))
+    return {"input": tmp_path / "bag"}, ["several image topics (/cam/image, /cam/other)", "'topic'"]
+
+
+def unwritable_index(tmp_path, calibration):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 64, 3), np.uint8))
+    return {"input": tmp_path, "camera_info": calibration, "index": tmp_path / "no" / "index.csv"}, [
+        "index.csv",
+        "cannot be written",
+    ]
+
+
+def no_subscribers(tmp_path, calibration):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 64, 3), np.uint8))
+    waiting = {"wait_for_subscribers": 1, "wait_timeout_s": 0.2}
+    return {"input": tmp_path, "camera_info": calibration, **waiting}, ["0 subscribers on /image after 0.2 s; expected 1"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        no_such_input, empty_folder, unreadable_video, nothing_readable, other_size, missing_calibration, no_camera_info,
+        incomplete_calibration, broken_bag, bag_without_images, bag_with_two_cameras, unwritable_index, no_subscribers,
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_line(start, tmp_path, calibration, fault):
+    parameters, expected = fault(tmp_path, calibration)
+    process = start(PLAYER, **parameters)
+    assert process.wait() == 1
+    lines = [line for line in process.log().splitlines() if line.strip()]
+    assert len(lines) == 1, process.log()
+    for text in expected:
+        assert text in lines[0]
+
+
+def test_real_video(start, client, shared_data, tmp_path):
+    """A hand-held clip of OpenCV's samples, at its own rate, all frames."""
+    file = shared_data / "opencv_samples" / "tree.mp4"
+    capture = cv2.VideoCapture(str(file))
+    frames = []
+    while (item := capture.read())[0]:
+        frames.append(item[1])
+    height, width = frames[0].shape[:2]
+    save_calibration(CameraModel(width, height, 300.0, 300.0, width / 2, height / 2), tmp_path / "tree.yaml")
+    process, images, _ = play(start, client, input=file, camera_info=tmp_path / "tree.yaml", rate=60)
+    assert process.wait() == 0, process.log()
+    assert len(images) == len(frames)
+    for at, frame in zip(sorted(images), frames, strict=True):
+        np.testing.assert_array_equal(np.frombuffer(images[at].data, np.uint8), frame.ravel())
+    assert stamp(images[max(images)]) == max(images)
