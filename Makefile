@@ -64,7 +64,7 @@ clean:  ## Remove what was built and written, and the virtual environment
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); depth_ros needs Python 3.10 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV) || \
+	@$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV) || \
 	  { rm -rf $(VENV); echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo '*' > $(VENV)/.gitignore
 

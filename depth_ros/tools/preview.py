@@ -45,7 +45,7 @@ class Limits:
             return Limits(1.0, 10.0, 0.1)
         near, far = np.percentile(depth[finite], (1, 93))
         relative = np.percentile(sigma[finite] / depth[finite], 97)
-        return Limits(float(near), float(max(far, 2 * near)), max(0.05, float(np.ceil(relative * 20) / 20)))
+        return Limits(float(near), float(max(far, 2 * near)), max(0.04, float(np.ceil(relative * 25) / 25)))
 
 
 def draw(answer: Answer, limits: Limits, caption: str = "") -> UInt8Array:
@@ -152,7 +152,8 @@ def _colour_sigma(relative: Float32Array, limits: Limits) -> UInt8Array:
 def _from_behind(panel: UInt8Array, answer: Answer, limits: Limits) -> None:
     height, width = panel.shape[:2]
     reach = limits.max_depth
-    camera = CameraModel(width, height, 1.05 * width, 1.05 * width, (width - 1) / 2, (height - 1) / 2)
+    focal = 1.05 * min(width, 1.75 * height)
+    camera = CameraModel(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
     view = look_at(camera, eye=(0.0, -0.2 * reach, -0.36 * reach), target=(0.0, 0.02 * reach, 0.4 * reach))
     draw_points(panel, view, *_cloud(answer))
     length = _round_down(0.12 * reach)
