@@ -14,6 +14,7 @@ from depth_ros.types import Float64Array, InputError
 
 MIN_DEPTH_M = 1e-3
 CAP_M = 80.0
+POOLING = 0.025  # of the image's width: neighbours whose measurements the mean depth map shares
 
 BoolArray = NDArray[np.bool_]
 Array = NDArray[np.floating]
@@ -83,20 +84,30 @@ def sparsification(depth: Array, sigma: Array, truth: Array, valid: BoolArray, c
 def mean_depth_map(truths: Array, leave_out: int) -> Float64Array:
     """Return the baseline that has learned only the set's layout: (H, W) [m] from truths (N, H, W).
 
-    The mean of log depth over all images but `leave_out`; a pixel that none of them measured takes its row's mean, a row
-    without any the mean of all.
+    The mean of log depth over all images but `leave_out`, and over a square of POOLING of the width, since a few dozen sparse
+    images are noisy per pixel: it makes the bar higher. A pixel without measurements takes its row's mean, a row without any
+    the mean of all.
     """
     others = np.delete(truths, leave_out, axis=0)
     valid = valid_truth(others)
     if not valid.any():
         raise InputError(f"{len(truths)} images of truth hold no measurement besides image {leave_out}; expected some")
     logs = np.where(valid, np.log(others, where=valid, out=np.zeros(others.shape)), 0.0)
-    total, count = logs.sum(axis=0), valid.sum(axis=0)
+    side = max(1, int(POOLING * truths.shape[2]))
+    total, count = (_box_sum(values.sum(axis=0), side) for values in (logs, valid))
     everywhere = np.full(len(total), total.sum() / count.sum())
     rows = np.divide(total.sum(axis=1), count.sum(axis=1), where=count.any(axis=1), out=everywhere)
     mean = np.divide(total, count, where=count > 0, out=np.repeat(rows[:, None], total.shape[1], axis=1))
     result: Float64Array = np.exp(mean)
     return result
+
+
+def _box_sum(values: Array, side: int) -> Float64Array:
+    """Return the sum over a square window around each pixel, cut off at the borders."""
+    sums: Float64Array = values.astype(np.float64)
+    for axis in (0, 1):
+        sums = np.apply_along_axis(np.convolve, axis, sums, np.ones(side), "same")
+    return sums
 
 
 def _pixels(valid: BoolArray, depth: Array, truth: Array) -> tuple[Float64Array, Float64Array]:

@@ -59,6 +59,7 @@ class NetworkConfig:
     encoder: str = "efficientnet_lite0"
     pretrained: str = "imagenet"  # imagenet, none, or the path of a state_dict
     light_decoder: bool = True
+    frozen_batchnorm: bool = False  # keep the statistics of run.init: for batches of mixed domains
     min_depth: float = 1.0  # [m]
     max_depth: float = 100.0  # [m]
 
@@ -72,7 +73,7 @@ class OptimConfig:
     weight_decay: float = 1e-2
     warmup_steps: int = 50
     clip_norm: float = 1.0
-    ema: float = 0.995  # decay of the averaged weights that are validated and exported
+    ema: float = 0.99  # decay of the averaged weights that are validated and exported
 
 
 @dataclass(frozen=True)

@@ -151,9 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, ExportError, InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(
-        f"{bundle.path}: {bundle.graph_path.stat().st_size / 1e6:.1f} MB, sigma x {bundle.sigma_calibration:.3f}, {dict(bundle.metrics)}"
-    )
+    size = f"{bundle.graph_path.stat().st_size / 1e6:.1f} MB"
+    print(f"{bundle.path}: {size}, sigma x {bundle.sigma_calibration:.3f}, {dict(bundle.metrics)}")
     return 0
 
 

@@ -80,7 +80,12 @@ def train(config: TrainConfig) -> Path:
     method.mark_forward_method("losses")
     batches = training_batches(sources, config, start)
     progress = tqdm(
-        range(start, run.max_steps), initial=start, total=run.max_steps, desc=folder.name, disable=not fabric.is_global_zero
+        range(start, run.max_steps),
+        initial=start,
+        total=run.max_steps,
+        desc=folder.name,
+        disable=not fabric.is_global_zero,
+        mininterval=0.2 if sys.stderr.isatty() else 30,
     )
     for step in progress:
         terms = _step(fabric, method, optimizer, augment(to_device(next(batches), fabric.device), config.data), config.optim)

@@ -62,7 +62,7 @@ def build_sources(config: DataConfig, seed: int) -> Sources:
     common = {"poses": poses, "known_poses": config.known_poses, "seed": seed}
     train = VideoFolder(root / config.images, native, size, frames=config.train_frames, offsets=config.offsets, **common)
     val = VideoFolder(root / config.images, native, size, frames=config.val_frames, offsets=config.offsets[:1], **common)
-    camera = native.resized(*size)
+    camera = native.rectified().resized(*size)
     shares: list[tuple[Dataset[Sample], float]] = [(train, 1 - config.street_share)]
     if config.street_share > 0:
         shares.append((_streets(camera, config, seed, config.street_samples), config.street_share))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from depth_ros.calibration import load_calibration
+from depth_ros.images import Rectifier
 from depth_ros.types import CameraModel, InputError
 from training.batch import Sample, SampleView
 
@@ -19,7 +19,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class VideoFolder(Dataset[Sample]):
-    """Samples of consecutive frames, resized to the network's input.
+    """Samples of consecutive frames, rectified where the camera has distortion and resized to the network's input.
 
     Every target has all neighbours of the widest set of offsets inside [first, last). Raises InputError for a folder without
     images, a pose file of another length, or an image that cannot be read or has another size than the calibration.
@@ -39,7 +39,8 @@ class VideoFolder(Dataset[Sample]):
     ) -> None:
         self.files = list_images(images)
         self.camera, self.size, self.offsets, self.known_poses = camera, size, offsets, known_poses
-        self.K = camera_matrix(camera.resized(*size))
+        self.rectify = Rectifier(camera) if camera.distortion else None
+        self.K = camera_matrix(camera.rectified().resized(*size))
         self.world_T_camera = load_poses(poses, len(self.files)) if poses else None
         self.rng = np.random.default_rng(seed)
         first, last = frames[0], frames[1] if frames[1] >= 0 else len(self.files)
@@ -67,7 +68,8 @@ class VideoFolder(Dataset[Sample]):
         return SampleView(self._read(source), source_T_target if self.known_poses else None, speed)
 
     def _read(self, frame: int) -> NDArray[np.uint8]:
-        return resize(read_image(self.files[frame], self.camera), self.size)
+        image = read_image(self.files[frame], self.camera)
+        return resize(self.rectify(image) if self.rectify else image, self.size)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -99,14 +101,9 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
 
 
 def load_camera(path: Path) -> CameraModel:
-    """Camera of rectified images: a ROS calibration YAML, or a JSON with K (3x3), width and height. Raises InputError."""
+    """Camera of a ROS calibration YAML, or of a JSON with K (3x3), width and height (no distortion). Raises InputError."""
     if path.suffix != ".json":
-        camera = load_calibration(path)
-        if camera.distortion is not None:
-            camera = replace(camera, distortion=None) if not any(camera.distortion.coefficients) else camera
-        if camera.distortion is not None:
-            raise InputError(f"{path}: has lens distortion; training reads rectified images: rectify the recording first")
-        return camera
+        return load_calibration(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         K = np.array(values["K"], dtype=np.float64).reshape(3, 3)

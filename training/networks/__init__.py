@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.config import ConfigError, NetworkConfig
+from training.networks.batchnorm import freeze_statistics
 from training.networks.depth_decoder import DepthDecoder
 from training.networks.efficientnet_lite import EfficientNetLite0, load_imagenet
 from training.networks.pose_net import PoseNet
@@ -28,6 +29,7 @@ class DepthNet(nn.Module):
 
     def __init__(self, config: NetworkConfig, outputs: int) -> None:
         super().__init__()
+        self.frozen_batchnorm = config.frozen_batchnorm
         self.encoder = build_encoder(config, images=1)
         self.decoder = DepthDecoder(self.encoder.channels, outputs, config.light_decoder)
         for head in self.decoder.heads.values():
@@ -38,6 +40,13 @@ class DepthNet(nn.Module):
         image = image.contiguous(memory_format=torch.channels_last)  # faster convolutions, on CPUs and GPUs
         maps = self.decoder(self.encoder(image)).values()
         return [F.interpolate(m.contiguous(), size=image.shape[-2:], mode="bilinear", align_corners=False) for m in maps]
+
+    def train(self, mode: bool = True) -> DepthNet:
+        """Switch to training, with BatchNorm's statistics kept where the configuration says so."""
+        super().train(mode)
+        if self.frozen_batchnorm:
+            freeze_statistics(self)
+        return self
 
 
 def build_encoder(config: NetworkConfig, images: int) -> nn.Module:

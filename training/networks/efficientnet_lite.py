@@ -23,7 +23,7 @@ FEATURE_STAGES = (0, 1, 2, 4, 6)
 def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, activation: bool = True) -> nn.Sequential:
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01),
+        nn.BatchNorm2d(outputs, eps=1e-3),
     ]
     return nn.Sequential(*layers, nn.ReLU6(inplace=True)) if activation else nn.Sequential(*layers)
 

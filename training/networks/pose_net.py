@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from training.geometry import pose_matrix
+from training.networks.batchnorm import freeze_statistics
 
 ROTATION_SCALE = 0.05  # a KITTI camera turns by less than 0.05 rad between two frames at 10 Hz
 TRANSLATION_SCALE = 0.1  # .01 lets the depth collapse before the translation has grown
@@ -35,7 +36,5 @@ class PoseNet(nn.Module):
     def train(self, mode: bool = True) -> PoseNet:
         """Keep BatchNorm frozen: with small batches its statistics hold learned poses near a constant."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        freeze_statistics(self)
         return self
