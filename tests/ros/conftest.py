@@ -31,14 +31,14 @@ def _needs_ros() -> None:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., RosProcess]]:
-    """Start `start(module, *ros_args, **parameters)` as a process; whatever still runs at the end is stopped."""
+    """Start `start(module, *ros_args, env=None, **parameters)` as a process; whatever still runs at the end is stopped."""
     from harness import RosProcess
 
     running: list[RosProcess] = []
 
-    def starter(module: str, *ros_args: str, **parameters: object) -> RosProcess:
+    def starter(module: str, *ros_args: str, env: dict[str, str] | None = None, **parameters: object) -> RosProcess:
         log = tmp_path / f"{module}_{len(running)}.log"
-        running.append(RosProcess([sys.executable, "-m", module], log, ros_args, parameters))
+        running.append(RosProcess([sys.executable, "-m", module], log, ros_args, parameters, env))
         return running[-1]
 
     yield starter

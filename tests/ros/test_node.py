@@ -97,13 +97,15 @@ def test_encodings(node, client):
         np.testing.assert_allclose(depth_array(sigma), expected_sigma, rtol=1e-6, err_msg=encoding)
 
 
-def test_newest_image_wins_and_drops_are_counted(node, client):
-    client.listen("depth/image_rect", qos=200)
-    image, info = wall(1280, 720), info_message(1280, 720, 1000.0, 640.0, 360.0)
+def test_newest_image_wins_and_drops_are_counted(start, client, make_bundle):
+    """A network much larger than its images, so that images come faster than answers."""
+    node = start(NODE, model=make_bundle(1280, 960, 1000.0, 1000.0).path, report_period_s=0.5).wait_ready()
+    client.listen("depth/image_rect", "points", qos=200)
+    image, info = wall(320, 240), info_message(320, 240, 250.0, 160.0, 120.0)
     client.ask(image, info, "depth/image_rect")
     client.sent.clear()
     client.received.clear()
-    for _ in range(60):  # as fast as this process can: much faster than depth at this size
+    for _ in range(60):  # as fast as this process can
         last = client.send(image, None)
     client.spin_until(lambda: last in client.received["depth/image_rect"], "answer to the last image")
     answered = list(client.received["depth/image_rect"])
@@ -184,3 +186,11 @@ def test_qos_can_be_overridden(start, client, make_bundle):
     (depth,) = client.node.get_publishers_info_by_topic("/depth/image_rect")
     assert points.qos_profile.reliability.name == "BEST_EFFORT"
     assert depth.qos_profile.reliability.name == "RELIABLE"
+
+
+def test_a_camera_without_the_dds_profile_is_heard(start, client, make_bundle):
+    """The launch file sets the profile for the node only; camera drivers and viewers run without it."""
+    start(NODE, env={"FASTRTPS_DEFAULT_PROFILES_FILE": ""}, model=make_bundle().path).wait_ready()
+    client.listen("depth/image_rect", "points")
+    depth, _ = client.ask(wall(), info_message(), "depth/image_rect", "points")
+    np.testing.assert_allclose(depth_array(depth), 5.0, rtol=1e-6)

@@ -1,0 +1,168 @@
+"""The launch file evaluated for real, without `launch`: stand-ins record what it asks for, and that is then started."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+
+from harness import NODE, OUTPUTS, ROOT, Client, depth_array, info_message, wait_until, wall
+
+LAUNCH_FILE = ROOT / "launch" / "mono_depth.launch.py"
+RVIZ_FILE = ROOT / "config" / "mono_depth.rviz"
+RVIZ_TYPES = {
+    "rviz_default_plugins/Image": "sensor_msgs/msg/Image",
+    "rviz_default_plugins/PointCloud2": "sensor_msgs/msg/PointCloud2",
+}
+ARGUMENTS = {
+    "namespace", "image_topic", "camera_info_topic", "params_file", "model", "engine", "use_rviz", "use_sim_time", "log_level",
+    "autostart",
+}  # fmt: skip
+
+
+class Recorded:
+    """Stand-in for any class of launch and launch_ros: keeps what it was made with."""
+
+    def __init__(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.kind, self.args, self.kwargs = name, args, kwargs
+
+
+def recording_module(name: str) -> types.ModuleType:
+    module = types.ModuleType(name)
+    module.__path__ = []
+    module.__getattr__ = lambda kind: lambda *args, **kwargs: Recorded(kind, args, kwargs)
+    return module
+
+
+@pytest.fixture
+def launched(monkeypatch, tmp_path) -> list[Recorded]:
+    """The entities of the launch description, the package being 'installed' as this checkout."""
+    marker = tmp_path / "share" / "ament_index" / "resource_index" / "packages" / "depth_ros"
+    marker.parent.mkdir(parents=True)
+    marker.touch()
+    (tmp_path / "share" / "depth_ros").symlink_to(ROOT)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path}:{os.environ['AMENT_PREFIX_PATH']}")
+    for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+    return evaluate(monkeypatch)
+
+
+def evaluate(monkeypatch) -> list[Recorded]:
+    for name in ("launch", "launch.actions", "launch.conditions", "launch.substitutions", "launch_ros", "launch_ros.actions",
+                 "launch_ros.parameter_descriptions"):  # fmt: skip
+        monkeypatch.setitem(sys.modules, name, recording_module(name))
+    spec = importlib.util.spec_from_file_location("mono_depth_launch", LAUNCH_FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return list(module.generate_launch_description().args[0])
+
+
+def of_kind(entities: list[Recorded], kind: str) -> list[Recorded]:
+    return [entity for entity in entities if entity.kind == kind]
+
+
+def resolve(value: Any, values: dict[str, str]) -> str:
+    """What launch makes of a substitution."""
+    if not isinstance(value, Recorded):
+        return str(value)
+    if value.kind == "ParameterValue":
+        return resolve(value.args[0], values)
+    assert value.kind == "LaunchConfiguration"
+    return values[value.args[0]]
+
+
+def command(node: Recorded, values: dict[str, str]) -> list[str]:
+    """ROS arguments with which launch_ros would start the node."""
+    given = node.kwargs
+    names = ["-r", f"__node:={given['name']}"]
+    if namespace := resolve(given["namespace"], values):
+        names += ["-r", f"__ns:=/{namespace}"]
+    remaps = [text for old, new in given["remappings"] for text in ("-r", f"{old}:={resolve(new, values)}")]
+    parameters = []
+    for item in given["parameters"]:
+        if isinstance(item, dict):
+            for name, value in item.items():
+                text = resolve(value, values)
+                parameters += ["-p", f"{name}:={repr(text) if value.kwargs['value_type'] is str else text}"]
+        else:
+            parameters += ["--params-file", resolve(item, values)]
+    extra = [resolve(item, values) for item in given["arguments"]]
+    assert extra[0] == "--ros-args"
+    return names + remaps + parameters + extra[1:]
+
+
+def defaults(entities: list[Recorded]) -> dict[str, str]:
+    return {entity.args[0]: entity.kwargs["default_value"] for entity in of_kind(entities, "DeclareLaunchArgument")}
+
+
+def test_arguments_are_documented(launched):
+    declared = of_kind(launched, "DeclareLaunchArgument")
+    assert {entity.args[0] for entity in declared} == ARGUMENTS
+    assert all(entity.kwargs["description"] for entity in declared)
+    assert Path(defaults(launched)["params_file"]).is_file()
+
+
+def test_dds_profile_is_set_unless_the_user_has_one(launched, monkeypatch):
+    recorded = {entity.args[0]: entity.args[1] for entity in of_kind(launched, "SetEnvironmentVariable")}
+    assert set(recorded) == {"FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"}
+    assert all(Path(value).is_file() for value in recorded.values())
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/my/own.xml")
+    again = of_kind(evaluate(monkeypatch), "SetEnvironmentVariable")
+    assert [entity.args[0] for entity in again] == ["FASTDDS_DEFAULT_PROFILES_FILE"]
+
+
+def test_rviz_only_on_request(launched):
+    (rviz,) = (node for node in of_kind(launched, "Node") if node.kwargs["package"] == "rviz2")
+    assert rviz.kwargs["condition"].kind == "IfCondition"
+    assert defaults(launched)["use_rviz"] == "false"
+    assert Path(rviz.kwargs["arguments"][1]).resolve() == RVIZ_FILE
+
+
+def test_node_runs_with_the_recorded_arguments(launched, start, make_bundle):
+    (node,) = (node for node in of_kind(launched, "Node") if node.kwargs["package"] == "depth_ros")
+    assert f"{node.kwargs['executable']} = depth_ros.ros.node:main" in (ROOT / "setup.py").read_text()
+    values = {
+        **defaults(launched), "model": str(make_bundle().path), "namespace": "front",
+        "image_topic": "/cam/image_raw", "camera_info_topic": "/cam/camera_info",
+    }  # fmt: skip
+    process = start(NODE, *command(node, values)).wait_ready()
+    assert "[front.mono_depth]" in process.log()
+    client = Client()
+    try:
+        client.images = client.node.create_publisher(OUTPUTS["depth/image_rect"], "/cam/image_raw", 5)
+        client.infos = client.node.create_publisher(OUTPUTS["depth/camera_info"], "/cam/camera_info", 5)
+        client.listen("/front/depth/image_rect", types={"/front/depth/image_rect": OUTPUTS["depth/image_rect"]})
+        (depth,) = client.ask(wall(), info_message(), "/front/depth/image_rect")
+        np.testing.assert_allclose(depth_array(depth), 5.0, rtol=1e-6)
+    finally:
+        client.close()
+
+
+def test_rviz_displays_exist(start, client, make_bundle):
+    """Every topic that RViz shows is there, of its type, and its QoS matches the offered one."""
+    start(NODE, model=make_bundle().path).wait_ready()
+    config = yaml.safe_load(RVIZ_FILE.read_text())["Visualization Manager"]
+    assert config["Global Options"]["Fixed Frame"] == "camera_optical_frame"  # the player's
+    shown = [display for display in config["Displays"] if "Topic" in display]
+    assert {display["Topic"]["Value"] for display in shown} == {"image", "depth/image_color", "points"}
+    for display in shown:
+        topic = display["Topic"]
+        publishers = wait_until(lambda name=topic["Value"]: publishers_of(client, name), f"publisher of {topic['Value']}")
+        (offered,) = publishers
+        assert RVIZ_TYPES[display["Class"]] == offered.topic_type
+        assert topic["Durability Policy"] == "Volatile"
+        assert topic["Reliability Policy"] == "Best Effort" or offered.qos_profile.reliability.name == "RELIABLE"
+    assert {display["Class"] for display in config["Displays"]} <= {*RVIZ_TYPES, "rviz_default_plugins/Grid"}
+
+
+def publishers_of(client: Client, topic: str) -> list[Any]:
+    return client.node.get_publishers_info_by_topic(f"/{topic}")
