@@ -18,7 +18,7 @@ BACKENDS = ("onnxruntime", "openvino", "tensorrt", "cuda")
 BRIDGE = {
     "training.evaluate": ("bundle", "engines", "estimator", "metrics", "truth"),
     "training.export": ("bundle", "engines", "estimator", "metrics", "truth"),
-    "training.data": ("calibration", "truth"),
+    "training.data": ("calibration", "images", "truth"),
 }
 
 # Each layer may import itself and the layers below it. Layer 0 is the lowest.
