@@ -1,0 +1,121 @@
+"""The package as ROS 2 sees it: package.xml, colcon build, and the installed node."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("depth_ros", "training", "launch", "config", "resource", "package.xml", "setup.py", "setup.cfg")
+# Keys of rosdep's python.yaml and packages of the ROS 2 distributions; anything else would not resolve.
+ROSDEP_KEYS = {
+    "ament_index_python", "builtin_interfaces", "launch", "launch_ros", "lifecycle_msgs", "python3-numpy", "python3-opencv",
+    "python3-pytest", "python3-yaml", "rcl_interfaces", "rclpy", "sensor_msgs", "std_msgs",
+}  # fmt: skip
+PACKAGE_OF_MODULE = {"cv2": "python3-opencv", "numpy": "python3-numpy", "yaml": "python3-yaml"}
+WITHOUT_ROSDEP_KEY = {"onnxruntime", "rosbags", "tqdm"}  # named in a comment of package.xml, or a tool's only
+OPTIONAL = {"cv_bridge"}
+
+
+def test_package_xml():
+    package = ET.parse(ROOT / "package.xml").getroot()
+    assert package.get("format") == "3"
+    assert package.findtext("export/build_type") == "ament_python"
+    assert package.findtext("license") == "Apache-2.0"
+    assert (ROOT / package.find("license").get("file")).read_text().lstrip().startswith("Apache License")
+    assert re.fullmatch(r"[^@\s]+@[^@\s]+\.[a-z]+", package.find("maintainer").get("email"))
+    dependencies = {item.text for item in package if item.tag.endswith("depend")}
+    assert dependencies == ROSDEP_KEYS
+    version = package.findtext("version")
+    assert f'version="{version}"' in (ROOT / "setup.py").read_text()
+
+
+def test_every_import_is_declared():
+    declared = ROSDEP_KEYS | WITHOUT_ROSDEP_KEY | OPTIONAL | {"depth_ros"}
+    for file in [*(ROOT / "depth_ros").rglob("*.py"), *(ROOT / "launch").glob("*.py")]:
+        for module in re.findall(r"^\s*(?:from|import) ([a-z_0-9]+)", file.read_text(), re.MULTILINE):
+            if module not in sys.stdlib_module_names:
+                assert PACKAGE_OF_MODULE.get(module, module) in declared, f"{file}: {module} is not in package.xml"
+
+
+def test_parameter_file_has_every_parameter_with_its_default():
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    from depth_ros.ros.params import NodeParams
+
+    text = (ROOT / "config" / "mono_depth.yaml").read_text()
+    values = yaml.safe_load(text)["/**"]["ros__parameters"]
+    defaults = {item.name: item.default for item in fields(NodeParams)}
+    assert values == defaults
+    assert {name: type(value) for name, value in values.items()} == {name: type(value) for name, value in defaults.items()}
+    for name in defaults:
+        assert re.search(rf"^    {name}: .*# \S", text, re.MULTILINE), f"{name} has no comment"
+
+
+@pytest.fixture
+def installed(tmp_path, make_bundle) -> Path:
+    """Install space of a `colcon build` of a copy of this checkout, with a probe bundle as its default model."""
+    pytest.importorskip("colcon_core", reason="needs colcon: pip install -r requirements/dev.txt")
+    workspace = tmp_path / "workspace"
+    source = workspace / "src" / "depth_ros"
+    source.mkdir(parents=True)
+    for part in PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, source / part)
+    shutil.copytree(make_bundle().path, source / "models" / "default")
+    done = subprocess.run(
+        [sys.executable, "-m", "colcon", "build", "--event-handlers", "console_direct+"],
+        cwd=workspace, capture_output=True, text=True, check=False, env={**os.environ, "COLCON_LOG_PATH": str(workspace / "log")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Finished <<< depth_ros" in done.stdout
+    return workspace / "install" / "depth_ros"
+
+
+def test_colcon_build_installs_what_ros_looks_for(installed):
+    assert os.access(installed / "lib" / "depth_ros" / "mono_depth_node", os.X_OK)
+    assert os.access(installed / "lib" / "depth_ros" / "camera_player", os.X_OK)
+    share = installed / "share" / "depth_ros"
+    for name in (
+        "package.xml", "launch/mono_depth.launch.py", "config/mono_depth.yaml", "config/mono_depth.rviz",
+        "config/fastdds_shm.xml", "models/default/model.onnx", "models/default/bundle.yaml",
+    ):  # fmt: skip
+        assert (share / name).is_file(), name
+    assert (installed / "share" / "ament_index" / "resource_index" / "packages" / "depth_ros").is_file()
+    assert not list(installed.rglob("training"))  # stays off the robot
+
+
+def test_installed_node_starts_with_the_installed_model(installed, tmp_path):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    (packages,) = (installed / "lib").glob("python*/site-packages")
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(packages),
+        "AMENT_PREFIX_PATH": f"{installed}:{os.environ.get('AMENT_PREFIX_PATH', sys.prefix)}",
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+    }
+    log = tmp_path / "node.log"
+    with log.open("wb") as stream:
+        node = subprocess.Popen(
+            [installed / "lib" / "depth_ros" / "mono_depth_node"], cwd=tmp_path, env=env, stdout=stream, stderr=subprocess.STDOUT
+        )
+    try:
+        end = time.monotonic() + 20
+        while "waiting for images" not in log.read_text() and node.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        assert "model 'probe'" in log.read_text(), log.read_text()
+        node.send_signal(signal.SIGINT)
+        assert node.wait(5) == 0, log.read_text()
+    finally:
+        node.kill()
