@@ -1,0 +1,102 @@
+"""The node as it is, with a stopwatch put around the functions it calls.
+
+    python -m benchmarks.timed_node TIMES.json --ros-args ...
+
+Writes a list with one object per answered image when it ends: milliseconds of each stage, `own` (from the image callback to
+the return of the last publish, without the engine) and `rest` (what of `own` belongs to no stage).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from rclpy.lifecycle import LifecyclePublisher
+
+from depth_ros import estimator
+from depth_ros.cloud import CloudBuilder
+from depth_ros.estimator import Estimator
+from depth_ros.images import Rectifier
+from depth_ros.ros import messages, node, params, pipeline
+from depth_ros.ros.node import MonoDepthNode
+
+STAGES: dict[str, tuple[tuple[Any, str], ...]] = {  # stage -> where the node looks its functions up; none calls another
+    "parameters": ((params, "read"),),
+    "decode": ((messages, "camera_model"), (messages, "image_array")),
+    "rectify": ((Rectifier, "__call__"),),
+    "resize": ((estimator, "resize_image"), (pipeline, "resize_image")),
+    "mask": ((Estimator, "_finish"),),
+    "upsample": ((pipeline, "upsample"),),
+    "cloud": ((CloudBuilder, "build"),),
+    "messages": tuple((messages, name) for name in ("camera_info", "depth_image", "color_image", "point_cloud")),
+    "publish": ((LifecyclePublisher, "publish"),),
+}
+
+
+class Stopwatch:
+    """Adds up the stages of the image that the node's worker is at."""
+
+    def __init__(self) -> None:
+        self.frames: list[dict[str, float]] = []  # ms
+        self._spent_ns: Counter[str] = Counter()
+        self._arrived_ns: dict[int, int] = {}  # id of a message -> when its callback began
+
+    def attach(self) -> None:
+        """Replace the functions by timed ones; call before the node is made."""
+        for stage, functions in STAGES.items():
+            for owner, name in functions:
+                self._time(owner, name, stage)
+        load_engine, on_image, work = node.load_engine, MonoDepthNode._on_image, MonoDepthNode._work
+
+        def timed_engine(*arguments: Any) -> Any:
+            engine = load_engine(*arguments)
+            self._time(engine, "infer", "engine")
+            return engine
+
+        def timed_on_image(self_: MonoDepthNode, image: Any) -> None:
+            self._arrived_ns[id(image)] = time.perf_counter_ns()
+            on_image(self_, image)
+
+        def timed_work(self_: MonoDepthNode, item: Any) -> None:
+            self._spent_ns.clear()
+            self._spent_ns["hand-over"] = time.perf_counter_ns() - self._arrived_ns[id(item[0])]
+            work(self_, item)
+            self._finish(time.perf_counter_ns() - self._arrived_ns[id(item[0])])
+
+        node.load_engine, MonoDepthNode._on_image, MonoDepthNode._work = timed_engine, timed_on_image, timed_work
+
+    def _time(self, owner: Any, name: str, stage: str) -> None:
+        function = getattr(owner, name)
+
+        @wraps(function)
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            start = time.perf_counter_ns()
+            result = function(*arguments, **keywords)
+            self._spent_ns[stage] += time.perf_counter_ns() - start
+            return result
+
+        setattr(owner, name, timed)
+
+    def _finish(self, total_ns: int) -> None:
+        own_ns = total_ns - self._spent_ns["engine"]
+        rest_ns = total_ns - self._spent_ns.total()
+        spent = {**self._spent_ns, "rest": rest_ns, "own": own_ns}
+        self.frames.append({stage: value / 1e6 for stage, value in spent.items()})
+
+
+def main() -> int:
+    """Command line; returns the node's exit code."""
+    stopwatch = Stopwatch()
+    stopwatch.attach()
+    code = node.main(sys.argv)
+    Path(sys.argv[1]).write_text(json.dumps(stopwatch.frames), encoding="utf-8")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
