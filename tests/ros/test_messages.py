@@ -1,0 +1,80 @@
+"""Conversions that a camera over DDS does not easily show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+
+from harness import cloud_array, image_message, info_message
+from sensor_msgs.msg import RegionOfInterest
+from std_msgs.msg import Header
+
+from depth_ros.cloud import POINT_DTYPE
+from depth_ros.ros import messages
+from depth_ros.ros.health import Health
+from depth_ros.types import CameraModel, Distortion, InputError
+
+
+def test_binning_and_region_of_interest_see_the_same_rays():
+    """Pixel (u, v) of a binned crop is the middle of a 2x2 block of the full sensor."""
+    info = info_message(640, 480, 500.0, 310.0, 250.0)
+    info.binning_x = info.binning_y = 2
+    info.roi = RegionOfInterest(x_offset=100, y_offset=40, width=400, height=200)
+    camera = messages.camera_model(info)
+    assert (camera.width, camera.height) == (200, 100)
+    u, v = 7, 9
+    full_u, full_v = 100 + 2 * u + 0.5, 40 + 2 * v + 0.5
+    assert (u - camera.cx) / camera.fx == pytest.approx((full_u - 310) / 500)
+    assert (v - camera.cy) / camera.fy == pytest.approx((full_v - 250) / 500)
+    assert camera.distortion is None
+
+
+@pytest.mark.parametrize("distortion", [None, Distortion("rational_polynomial", (0.1,) * 8, projection=(90.0, 90.0, 30.0, 20.0))])
+def test_camera_info_round_trip(distortion):
+    camera = CameraModel(64, 48, 100.0, 101.0, 31.25, 23.5, distortion)
+    assert messages.camera_model(messages.camera_info(camera, Header())) == camera
+
+
+def test_rectified_images_need_p():
+    info = info_message()
+    info.p = [0.0] * 12
+    with pytest.raises(InputError, match="P is all zeros"):
+        messages.camera_model(info, image_is_rectified=True)
+
+
+def test_images_carry_what_they_say():
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    message = messages.depth_image(values[:, ::-1], Header(frame_id="f"))  # not contiguous
+    assert (message.width, message.height, message.step, len(message.data)) == (4, 3, 16, 48)
+    np.testing.assert_array_equal(np.frombuffer(message.data, np.float32).reshape(3, 4), values[:, ::-1])
+
+
+def test_cloud_layout():
+    points = np.zeros((2, 3), POINT_DTYPE)
+    points["x"], points["sigma"] = [[1, 2, 3], [4, 5, 6]], np.nan
+    message = messages.point_cloud(points, Header())
+    assert [field.offset for field in message.fields] == [0, 4, 8, 12, 16]
+    np.testing.assert_array_equal(cloud_array(message)["x"], points["x"])
+    assert np.isnan(cloud_array(message)["sigma"]).all()
+
+
+def test_unknown_encoding_names_itself():
+    with pytest.raises(InputError, match="nv99"):
+        messages.image_array(image_message(np.zeros((4, 4), np.uint8), "nv99"))
+
+
+def test_health_reports_changes_only():
+    now = [0.0]
+    health = Health(clock=lambda: now[0])
+    now[0] = 2.0
+    assert health.report(0) is None
+    for latency_ms in (10, 20, 90):
+        health.image_received()
+        health.frame_answered(latency_ms * 1_000_000)
+    health.image_received()
+    health.frame_refused()
+    now[0] = 4.0
+    assert health.report(3) == "2.0 images/s in, 1.5 answered/s, latency 20 ms (max 90), 3 dropped, 1 refused"
+    assert health.report(3) is None
