@@ -13,18 +13,13 @@ import argparse
 import csv
 import json
 import os
-import platform
 import shlex
 import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -36,6 +31,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started as a file, Python looks only in benchmarks/
 
 from benchmarks import timed_node
+from benchmarks.report import machine, percentiles
 from depth_ros import bundle
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.calibration import load_calibration, save_calibration
@@ -105,6 +101,8 @@ def prepare(options: argparse.Namespace, folder: Path) -> Bench:
     """Put the images, as many as are played, and their calibration into `folder`. Raises InputError or BundleError."""
     if bool(options.images) != bool(options.camera_info):
         raise InputError("--images and --camera-info belong together; give both or neither")
+    if options.frames < 1 or not options.rate > 0:
+        raise InputError(f"--frames is {options.frames} and --rate {options.rate:g}; expected both positive")
     model = bundle.load(options.model)
     camera = load_calibration(options.camera_info or CLIP / "camera.yaml")
     if not options.images:
@@ -212,33 +210,6 @@ def latencies_ms(receipts: list[Receipt], topic: str) -> list[float]:
     return found
 
 
-def percentiles(values_ms: Iterable[float]) -> dict[str, float]:
-    """Median, 95 %, 99 % and worst, rounded to the microsecond."""
-    values = np.fromiter(values_ms, float)
-    names = ("p50", "p95", "p99", "max")
-    return {name: round(float(v), 3) for name, v in zip(names, np.percentile(values, (50, 95, 99, 100)), strict=True)}
-
-
-def machine() -> dict[str, Any]:
-    """Return what the figures depend on, besides model and input."""
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    models = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
-    packages = ("numpy", "opencv-python-headless", "onnxruntime", "ros-jazzy-rclpy", "ros-jazzy-rmw-fastrtps-cpp")
-    versions: defaultdict[str, str] = defaultdict(str, python=platform.python_version())
-    for name in packages:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = f"of ROS {os.environ.get('ROS_DISTRO', '?')}"
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "cpu": models[0] if models else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average_at_start": round(os.getloadavg()[0], 2),
-        "versions": dict(versions),
-    }
-
-
 def describe_input(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
     """Return what was played."""
     camera = load_calibration(bench.folder / "camera.yaml")
@@ -280,18 +251,23 @@ def ros_arguments(parameters: dict[str, Any]) -> list[str]:
     return ["--ros-args", *(word for name, value in parameters.items() for word in ("-p", f"{name}:={json.dumps(value)}"))]
 
 
+def _absolute(text: str) -> Path:
+    return Path(text).resolve()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    resolved = lambda text: Path(text).resolve()  # noqa: E731
-    parser.add_argument("--model", type=resolved, default=ROOT / "models" / "default", help="bundle (default: models/default)")
-    parser.add_argument("--images", type=resolved, help=f"folder of images (default: assets/street at {CLIP_SIZE})")
-    parser.add_argument("--camera-info", type=resolved, help="their ROS camera calibration YAML")
+    parser.add_argument("--model", type=_absolute, default=ROOT / "models" / "default", help="bundle (default: models/default)")
+    parser.add_argument("--images", type=_absolute, help=f"folder of images (default: assets/street at {CLIP_SIZE})")
+    parser.add_argument("--camera-info", type=_absolute, help="their ROS camera calibration YAML")
     parser.add_argument("--frames", type=int, default=300, help="images that count (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=10.0, help="images per second (default: %(default)g)")
     parser.add_argument("--engine", default="onnxruntime", help="inference backend (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="of the backend (default: one less than there are cores)")
     out = ROOT / "benchmarks" / "results" / "node_latency.json"
-    parser.add_argument("--out", type=resolved, default=out, help="JSON to write (default: benchmarks/results/node_latency.json)")
+    parser.add_argument(
+        "--out", type=_absolute, default=out, help="JSON to write (default: benchmarks/results/node_latency.json)"
+    )
     return parser
 
 

@@ -1,0 +1,42 @@
+"""What every benchmark's JSON holds besides its figures, and how a list of times becomes one row."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "ros-jazzy-rclpy", "ros-jazzy-rmw-fastrtps-cpp")
+
+
+def percentiles(values_ms: Iterable[float]) -> dict[str, float]:
+    """Median, 95 %, 99 % and worst, rounded to the microsecond."""
+    values = np.fromiter(values_ms, float)
+    names = ("p50", "p95", "p99", "max")
+    return {name: round(float(v), 3) for name, v in zip(names, np.percentile(values, (50, 95, 99, 100)), strict=True)}
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on, besides model and input."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    models = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cpu": models[0] if models else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average_at_start": round(os.getloadavg()[0], 2),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return f"of ROS {os.environ.get('ROS_DISTRO', '?')}"
