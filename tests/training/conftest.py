@@ -1,0 +1,106 @@
+"""Shared fixtures: small settings, and streets rendered once as a batch, as a recorded video and as an evaluation set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from depth_ros.calibration import save_calibration
+from depth_ros.types import CameraModel
+from training.batch import Batch, collate
+from training.config import TrainConfig, merge
+from training.data.street import Street, StreetConfig, kitti_camera
+from training.data.street_samples import StreetSamples
+
+SMALL = {
+    "data": {"width": 192, "height": 64, "workers": 0},
+    "network": {"pretrained": "none"},
+    "optim": {"batch_size": 2},
+}
+FRAMES = 14
+
+ConfigMaker = Callable[..., TrainConfig]
+SetWriter = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def camera() -> CameraModel:
+    """KITTI's camera at the size the tests train at."""
+    return kitti_camera(192, 64)
+
+
+@pytest.fixture(scope="session")
+def make_config() -> ConfigMaker:
+    """Small settings without pretrained weights; sections of differences as keyword arguments."""
+
+    def make(**sections: Any) -> TrainConfig:
+        config: TrainConfig = merge(merge(TrainConfig(), SMALL, "small"), sections, "test")
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def street_batch(camera: CameraModel) -> Batch:
+    """Four targets, each with the frames before and after, poses and exact depth."""
+    samples = StreetSamples(camera, 4, views=("before", "after"), seed=11)
+    return collate([samples[i] for i in range(4)])
+
+
+@pytest.fixture(scope="session")
+def street_video(tmp_path_factory: pytest.TempPathFactory, camera: CameraModel) -> Path:
+    """A drive at 10 Hz as a user records it: image/*.png, camera.yaml and poses.txt."""
+    folder, street = tmp_path_factory.mktemp("video"), Street(3, StreetConfig(sway=0.0))
+    (folder / "image").mkdir()
+    times = 2.0 + 0.1 * np.arange(FRAMES)
+    for index, t_s in enumerate(times):
+        image = street.render(camera, street.pose(t_s), t_s).image
+        cv2.imwrite(str(folder / "image" / f"{index:06d}.png"), image[..., ::-1])
+    save_calibration(camera, folder / "camera.yaml")
+    np.savetxt(folder / "poses.txt", [street.pose(t_s)[:3].ravel() for t_s in times])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_set() -> SetWriter:
+    """Write an evaluation set: images (N, H, W, 3) RGB and truths (N, H, W) [m], as depth or as disparity."""
+
+    def write(folder: Path, camera: CameraModel, images: Any, truths: Any, baseline_m: float | None = None) -> Path:
+        truth_folder, values = ("disp", camera.fx * (baseline_m or 0)) if baseline_m else ("depth", None)
+        for name in ("image", truth_folder):
+            (folder / name).mkdir(parents=True)
+        K = [[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]]
+        meta = {"K": K, "width": camera.width, "height": camera.height, "depth_scale": 256, "disp_scale": 256}
+        (folder / "meta.json").write_text(json.dumps(meta | {"baseline_m": baseline_m}))
+        for index, (image, truth) in enumerate(zip(images, truths, strict=True)):
+            stored = np.where(truth > 0, values / np.maximum(truth, 1e-9), 0) if values else truth
+            cv2.imwrite(str(folder / "image" / f"{index:06d}.png"), image[..., ::-1])
+            cv2.imwrite(str(folder / truth_folder / f"{index:06d}.png"), np.round(stored * 256).astype(np.uint16))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def street_set(tmp_path_factory: pytest.TempPathFactory, camera: CameraModel, write_set: SetWriter) -> Path:
+    """Eight views of streets that no other fixture shows, with exact depth."""
+    samples = StreetSamples(camera, 8, seed=500)
+    folder = tmp_path_factory.mktemp("sets") / "streets"
+    return write_set(folder, camera, [samples[i].image for i in range(8)], [samples[i].depth for i in range(8)])
