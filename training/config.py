@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -105,19 +105,24 @@ class TrainConfig:
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML of differences and apply overrides like `run.max_steps=100`. Raises ConfigError."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        text = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; expected a training YAML such as config/train/monodepth2.yaml") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
-    config: TrainConfig = merge(TrainConfig(), values, str(path))
+    config: TrainConfig = merge(TrainConfig(), _parse(text, str(path)) or {}, str(path))
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or "." not in name:
             raise ConfigError(f"--set {override}: expected section.key=value, for example run.max_steps=100")
         section, key = name.split(".", 1)
-        config = merge(config, {section: {key: yaml.safe_load(text)}}, f"--set {override}")
+        config = merge(config, {section: {key: _parse(text, f"--set {override}")}}, f"--set {override}")
     return config
+
+
+def _parse(text: str | bytes, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from error
 
 
 def merge(defaults: Any, values: dict[str, Any], where: str) -> Any:
@@ -125,6 +130,7 @@ def merge(defaults: Any, values: dict[str, Any], where: str) -> Any:
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: found {values!r}; expected a section of keys")
     known = [f.name for f in fields(defaults)]
+    types = get_type_hints(type(defaults))
     changes = {}
     for key, value in values.items():
         if key not in known:
@@ -133,7 +139,7 @@ def merge(defaults: Any, values: dict[str, Any], where: str) -> Any:
             raise ConfigError(f"{where}: unknown key '{key}'; {hint}known: {', '.join(known)}")
         current = getattr(defaults, key)
         changes[key] = (
-            merge(current, value, f"{where}: {key}") if is_dataclass(current) else _convert(current, value, f"{where}: {key}")
+            merge(current, value, f"{where}: {key}") if is_dataclass(current) else _convert(types[key], value, f"{where}: {key}")
         )
     return replace(defaults, **changes)
 
@@ -149,17 +155,22 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _convert(current: Any, value: Any, where: str) -> Any:
-    """Check that value has the type of the default; lists become tuples, YAML's `2e-4` becomes a float."""
-    if isinstance(current, tuple):
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """Check that value is of the field's type; lists become tuples, YAML's `2e-4` becomes a float."""
+    if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where}: found {value!r}; expected a list")
-        return tuple(tuple(v) if isinstance(v, list) else v for v in value)
-    if isinstance(current, float) and not isinstance(value, bool):
+        kinds = get_args(kind)
+        if kinds[-1] is Ellipsis:
+            kinds = kinds[:1] * len(value)
+        if len(kinds) != len(value):
+            raise ConfigError(f"{where}: found {value!r}; expected {len(kinds)} entries")
+        return tuple(_convert(k, v, where) for k, v in zip(kinds, value, strict=True))
+    if kind is float and not isinstance(value, bool):
         try:
             return float(value)
         except (TypeError, ValueError):
             raise ConfigError(f"{where}: found {value!r}; expected a number") from None
-    if type(value) is not type(current):
-        raise ConfigError(f"{where}: found {value!r} ({type(value).__name__}); expected {type(current).__name__}")
+    if type(value) is not kind:
+        raise ConfigError(f"{where}: found {value!r} ({type(value).__name__}); expected {kind.__name__}")
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,10 @@ def build_encoder(config: NetworkConfig, images: int) -> nn.Module:
         path = Path(config.pretrained)
         if not path.is_file():
             raise ConfigError(f"network.pretrained: {path} does not exist; expected imagenet, none or the path of a state_dict")
-        encoder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        try:
+            encoder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except (RuntimeError, UnpicklingError, EOFError) as error:
+            raise ConfigError(f"network.pretrained: {path}: does not fit {config.encoder}; expected its state_dict") from error
     return encoder
 
 

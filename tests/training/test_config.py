@@ -1,0 +1,97 @@
+"""Configuration: what a YAML and --set may say, and one clear line for all else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from training.config import ConfigError, TrainConfig, load_config, merge, to_dict
+from training.methods import METHODS
+
+SHIPPED = sorted((Path(__file__).resolve().parents[2] / "config" / "train").glob("*.yaml"))
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "train.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda f: f.stem)
+def test_shipped_configurations_are_valid_and_write_to_their_own_folder(file: Path) -> None:
+    config = load_config(file)
+    assert config.method.name in METHODS
+    assert config.run.dir == f"runs/{file.stem}"
+    assert config.data.root == "../shared/data"
+
+
+def test_a_yaml_states_differences_and_set_overrides_it(tmp_path: Path) -> None:
+    file = write(tmp_path, "run: {max_steps: 7, dir: runs/a}\noptim:\n  learning_rate: 1e-3\n")
+    config = load_config(file, ["run.max_steps=9", "data.train_frames=[3, 8]", "data.offsets=[[-2, 2], []]", "data.root=/x"])
+    assert config.run.max_steps == 9
+    assert config.run.dir == "runs/a"
+    assert config.optim.learning_rate == 0.001  # YAML 1.1 reads 1e-3 as text
+    assert config.data.train_frames == (3, 8)
+    assert config.data.offsets == ((-2, 2), ())
+    assert config.data.root == "/x"
+    assert config.optim.batch_size == TrainConfig().optim.batch_size
+
+
+def test_a_configuration_survives_its_own_file(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "data: {offsets: [[-1, 1], [-3, 3]]}\nmethod: {teachers: [a.ckpt]}"))
+    text = yaml.safe_dump(to_dict(config))
+    assert merge(TrainConfig(), yaml.safe_load(text), "again") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run: {max_step: 3}", "train.yaml: run: unknown key 'max_step'; did you mean 'max_steps'?"),
+        ("optimizer: {}", "train.yaml: unknown key 'optimizer'; did you mean 'optim'?"),
+        ("run: {max_steps: many}", "train.yaml: run: max_steps: found 'many' (str); expected int"),
+        ("run: {max_steps: 2.5}", "found 2.5 (float); expected int"),
+        ("run: {max_steps: true}", "found True (bool); expected int"),
+        ("data: {flip: 1}", "found 1 (int); expected bool"),
+        ("optim: {learning_rate: fast}", "optim: learning_rate: found 'fast'; expected a number"),
+        ("data: {train_frames: 900}", "data: train_frames: found 900; expected a list"),
+        ("data: {train_frames: [900]}", "data: train_frames: found [900]; expected 2 entries"),
+        ("data: {train_frames: [0, all]}", "data: train_frames: found 'all' (str); expected int"),
+        ("data: {offsets: [-1, 1]}", "data: offsets: found -1; expected a list"),
+        ("method: {teachers: [1]}", "method: teachers: found 1 (int); expected str"),
+        ("run: 3", "run: found 3; expected a section of keys"),
+        ("[1, 2]", "found [1, 2]; expected a section of keys"),
+        ("run: [", "not readable as YAML"),
+    ],
+)
+def test_yaml_errors_are_one_line_that_names_the_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(write(tmp_path, text))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("run.max_stepz=3", "--set run.max_stepz=3: run: unknown key 'max_stepz'; did you mean 'max_steps'?"),
+        ("max_steps=3", "--set max_steps=3: expected section.key=value"),
+        ("run.max_steps", "--set run.max_steps: expected section.key=value"),
+        ("data.offsets=[[1", "--set data.offsets=[[1: not readable as YAML"),
+    ],
+)
+def test_errors_on_the_command_line_repeat_what_was_typed(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(write(tmp_path, ""), [override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.yaml: No such file or directory; expected a training YAML"):
+        load_config(tmp_path / "nowhere.yaml")
+    binary = tmp_path / "best.ckpt"
+    binary.write_bytes(b"PK\x03\x04\xff\xfe\x80")
+    with pytest.raises(ConfigError, match=r"best.ckpt: not readable as YAML"):
+        load_config(binary)
