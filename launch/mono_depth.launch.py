@@ -12,8 +12,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 
-# Fast DDS reads the first on Humble and Jazzy, the second on later distros.
-DDS_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+DDS_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"  # read by Fast DDS 2 (Humble, Jazzy); later ones have another name and syntax
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -62,5 +61,5 @@ def generate_launch_description() -> LaunchDescription:
         condition=IfCondition(LaunchConfiguration("use_rviz")),
     )
     profile = str(config / "fastdds_shm.xml")
-    environment = [SetEnvironmentVariable(name, profile) for name in DDS_PROFILE_VARIABLES if name not in os.environ]
+    environment = [] if DDS_PROFILE in os.environ else [SetEnvironmentVariable(DDS_PROFILE, profile)]
     return LaunchDescription([*arguments, *environment, node, rviz])
