@@ -67,7 +67,8 @@ def judge(prediction: DepthPrediction, truth: Float32Array) -> dict[str, float]:
     valid = metrics.valid_truth(truth, CAP_M) & metrics.garg_crop(*depth.shape) & ~np.isnan(depth)
     if not valid.any():
         return {}
-    scaled = depth * np.float32(metrics.median_scale(depth, truth, valid))
+    capped = np.minimum(depth, np.float32(CAP_M))  # where most of the image is +inf, the median is not
+    scaled = depth * np.float32(metrics.median_scale(capped, truth, valid))
     return {
         **metrics.depth_errors(depth, truth, valid, CAP_M),
         "abs_rel_median_scaled": metrics.depth_errors(scaled, truth, valid, CAP_M)["abs_rel"],

@@ -46,8 +46,12 @@ def open_evaluation_set(folder: Path) -> EvaluationSet:
     images = next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), None)
     if images is None:
         raise InputError(f"{folder}: holds no folder {' or '.join(IMAGE_FOLDERS)}; expected the images there")
-    if (folder / "disp").is_dir():
-        truth = TruthFolder(folder / "disp", float(meta["disp_scale"]), camera.fx * float(meta["baseline_m"]))
-    else:
-        truth = TruthFolder(folder / "depth", float(meta.get("depth_scale", 256)))
+    try:
+        if (folder / "disp").is_dir():
+            truth = TruthFolder(folder / "disp", float(meta["disp_scale"]), camera.fx * float(meta["baseline_m"]))
+        else:
+            truth = TruthFolder(folder / "depth", float(meta["depth_scale"]))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{meta_file}: {error!r}; expected numbers depth_scale, or disp_scale and baseline_m") from error
+    truth.check_size(camera.width, camera.height)
     return EvaluationSet(folder.name, tuple(list_images(images)), camera, truth)

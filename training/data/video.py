@@ -45,9 +45,12 @@ class VideoFolder(Dataset[Sample]):
         self.rng = np.random.default_rng(seed)
         first, last = frames[0], frames[1] if frames[1] >= 0 else len(self.files)
         if not 0 <= first < last <= len(self.files):
-            raise InputError(f"{images}: frames {first} to {last} were asked for; the folder holds {len(self.files)}")
-        reach = [offset for group in offsets for offset in group]
-        self.targets = range(first - min(0, *reach), last - max(0, *reach))
+            raise InputError(
+                f"{images}: frames {first} to {last} were asked for; the folder holds {len(self.files)}: "
+                "choose data.train_frames and data.val_frames within it"
+            )
+        reach = [0, *(offset for group in offsets for offset in group)]
+        self.targets = range(first - min(reach), last - max(reach))
         if not self.targets:
             raise InputError(f"{images}: {last - first} frames are too few for neighbours at {min(reach)} to {max(reach)}")
 
@@ -108,7 +111,7 @@ def load_camera(path: Path) -> CameraModel:
         values = json.loads(path.read_text(encoding="utf-8"))
         K = np.array(values["K"], dtype=np.float64).reshape(3, 3)
         return CameraModel(values["width"], values["height"], K[0, 0], K[1, 1], K[0, 2], K[1, 2])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: {error!r}; expected a JSON with K (3x3), width and height") from error
 
 
@@ -126,6 +129,11 @@ def load_poses(path: Path, count: int) -> NDArray[np.float64]:
     if rows.shape != (count, 12):
         raise InputError(
             f"{path}: holds {rows.shape[0]} lines of {rows.shape[1]} numbers; expected {count} (one per image) of 12"
+        )
+    if not np.isfinite(rows).all():
+        line = int(np.argmin(np.isfinite(rows).all(axis=1))) + 1
+        raise InputError(
+            f"{path}: line {line} is not finite; expected a pose of every image, or leave its frames out of the video"
         )
     poses = np.tile(np.eye(4), (count, 1, 1))
     poses[:, :3] = rows.reshape(-1, 3, 4)
