@@ -33,7 +33,7 @@ OUT ?=
 option = $(if $($(1)),--$(2) "$($(1))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-dev demo test check clean
+.PHONY: help setup setup-train setup-dev demo test check model clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -57,6 +57,18 @@ check: setup setup-dev  ## Style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+DATA ?= ../shared/data
+TRAIN = OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m training.train --set data.root=$(DATA)
+THREADS ?= 2
+
+model: setup-train  ## Train models/default again, about an hour on two cores: DATA= (goes on where it was stopped)
+	$(TRAIN) config/train/street.yaml
+	$(TRAIN) config/train/default_teacher.yaml
+	$(TRAIN) config/train/default.yaml
+	$(VENV)/bin/python -m training.export runs/default/best.ckpt models/default --calibrate $(DATA)/kitti2015_stereo \
+	  --trained-on "KITTI odometry 00, frames 0-899, and rendered streets; ImageNet weights" \
+	  --licence "CC BY-NC-SA 3.0, non-commercial (KITTI: Geiger et al., CVPR 2012)"
 
 clean:  ## Remove what was built and written, and the virtual environment
 	rm -rf .venv .venv-* out build install log .pytest_cache .mypy_cache .ruff_cache
