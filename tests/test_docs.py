@@ -1,0 +1,138 @@
+"""What README and docs name exists: links, files, modules, make targets; and the Python they show runs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import parser
+
+from depth_ros import bundle
+from depth_ros.engines import load_engine
+from training.config import TrainConfig, load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+FOLDERS = tuple(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))
+MADE = ("models/mine", "models/default", "runs/", "out/", "docs/results.md", "benchmarks/results/")  # written by commands
+
+PATH = re.compile(rf"(?<![\w/.<-])(?:{'|'.join(FOLDERS)})/[\w./{{}},*<>-]*[\w}}/*>]")
+MODULE = re.compile(r"python3? -m ([\w.]+)")
+DOTTED = re.compile(r"\b(?:training|depth_ros|benchmarks)(?:\.[a-z_]\w*)+")
+TARGET = re.compile(r"\bmake (?:\w+=\S+ )*([a-z][a-z-]*)")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def named(page: Path) -> str:
+    """The part of a page that names things exactly: code blocks and `code`."""
+    return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text_of(page), flags=re.DOTALL))
+
+
+def expand(path: str) -> list[str]:
+    """a/{b,c}.yaml -> a/b.yaml, a/c.yaml"""
+    match = re.search(r"\{([^}]*)\}", path)
+    if not match:
+        return [path]
+    return [out for part in match[1].split(",") for out in expand(path[: match.start()] + part + path[match.end() :])]
+
+
+def missing_paths(text: str) -> list[str]:
+    found = [path for match in PATH.findall(text) for path in expand(match)]
+    literal = [path for path in found if "<" not in path and not path.startswith(MADE)]
+    return [path for path in literal if not any(ROOT.glob(path.rstrip("/")))]
+
+
+def importable(name: str) -> bool:
+    """Whether a dotted name is a module, or something that a module defines."""
+    module, _, attribute = name.rpartition(".")
+    parent = importlib.import_module(module)
+    return hasattr(parent, attribute) or (hasattr(parent, "__path__") and importlib.util.find_spec(name) is not None)
+
+
+@pytest.fixture(params=PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def page(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+def test_relative_links_lead_somewhere(page):
+    links = [link.partition("#")[0] for link in LINK.findall(text_of(page)) if "://" not in link]
+    assert [link for link in links if link and not (page.parent / link).exists()] == []
+
+
+def test_paths_exist(page):
+    assert missing_paths(named(page)) == []
+
+
+def test_modules_can_be_run(page):
+    assert [name for name in MODULE.findall(text_of(page)) if importlib.util.find_spec(name) is None] == []
+
+
+def test_dotted_names_exist(page):
+    names = {name for name in DOTTED.findall(named(page)) if not name.endswith((".py", ".md", ".yaml", ".onnx"))}
+    assert [name for name in sorted(names) if not importable(name)] == []
+
+
+def test_make_targets_exist(page):
+    targets = re.findall(r"^([a-z-]+):", text_of(ROOT / "Makefile"), flags=re.MULTILINE)
+    assert set(TARGET.findall(named(page))) - set(targets) == set()
+
+
+def test_what_does_not_exist_would_be_found():
+    assert missing_paths("python depth_ros/nothing.py config/train/{street,nothing}.yaml") == [
+        "depth_ros/nothing.py", "config/train/nothing.yaml",
+    ]  # fmt: skip
+    assert not importable("training.nothing")
+    assert not importable("depth_ros.bundle.nothing")
+    assert importable("depth_ros.bundle.save")
+    assert TARGET.findall("make setup-train && make MODEL=a demo") == ["setup-train", "demo"]
+
+
+def test_the_training_yaml_is_a_configuration(tmp_path):
+    (block,) = re.findall(r"```yaml\n(.*?)```", text_of(ROOT / "docs" / "training.md"), flags=re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
+    config = load_config(tmp_path / "mine.yaml")
+    assert (config.data.root, config.data.val_frames, config.run.dir) == ("drive", (900, 1000), "runs/mine")
+
+
+@pytest.mark.parametrize("section", ["data", "method", "network", "optim", "run"])
+def test_configuration_keys_exist(section):
+    known = {field.name for field in fields(getattr(TrainConfig(), section))}
+    named_keys = set(re.findall(rf"(?<![\w./]){section}\.([a-z_]+)\b", named(ROOT / "docs" / "training.md")))
+    assert named_keys - known == set()
+
+
+def test_the_bundle_made_by_hand_runs(tmp_path):
+    raw = parser.parse_model("""<ir_version: 9, opset_import: ["" : 18]>
+    raw (float[N, 3, 128, 416] input) => (float[N, 1, 128, 416] metres)
+    <int64[1] first = {0}, int64[1] second = {1}, int64[1] axis = {1}, float two = {2.0}, float ten = {10.0}>
+    {
+      red = Slice (input, first, second, axis)
+      doubled = Mul (red, two)
+      metres = Add (doubled, ten)
+    }""")
+    onnx.save(raw, tmp_path / "raw.onnx")
+    (script,) = re.findall(r"```python\n(.*?)```", text_of(ROOT / "docs" / "bundle.md"), flags=re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    model = bundle.load(tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (2, model.height, model.width, 3), dtype=np.uint8)
+    depth, sigma = load_engine(model, threads=1).infer(image)
+    expected = 10 + 2 * (image[..., 0] - 123.675) / 58.395
+    np.testing.assert_allclose(depth, expected, rtol=1e-4)
+    np.testing.assert_allclose(sigma, 0.2 * expected, rtol=1e-4)
