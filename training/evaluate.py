@@ -64,14 +64,13 @@ def describe_method(method: Method, name: str) -> ModelBundle:
     """Return what a bundle of this method would say about its graph."""
     config = method.config
     fx, fy = (float(f) for f in method.focal)
-    metric = config.data.known_poses or config.method.velocity > 0 or config.data.street_share == 1
     return ModelBundle(
         name=name,
         width=config.data.width,
         height=config.data.height,
         fx=fx,
         fy=fy,
-        kind="metric" if metric and not config.method.normalise_disparity else "scale_invariant",
+        kind="metric" if method.metric else "scale_invariant",
         min_depth=config.network.min_depth,
         max_depth=config.network.max_depth,
         sigma_calibration=float(method.sigma_calibration),

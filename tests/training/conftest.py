@@ -18,6 +18,7 @@ from training.batch import Batch, collate
 from training.config import TrainConfig, merge
 from training.data.street import Street, StreetConfig, kitti_camera
 from training.data.street_samples import StreetSamples
+from training.methods import Method, SelfTeaching, build_method
 
 SMALL = {
     "data": {"width": 192, "height": 64, "workers": 0},
@@ -28,6 +29,7 @@ FRAMES = 14
 
 ConfigMaker = Callable[..., TrainConfig]
 SetWriter = Callable[..., Path]
+MethodBuilder = Callable[..., Method]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -104,3 +106,19 @@ def street_set(tmp_path_factory: pytest.TempPathFactory, camera: CameraModel, wr
     samples = StreetSamples(camera, 8, seed=500)
     folder = tmp_path_factory.mktemp("sets") / "streets"
     return write_set(folder, camera, [samples[i].image for i in range(8)], [samples[i].depth for i in range(8)])
+
+
+@pytest.fixture(scope="session")
+def build(make_config: ConfigMaker, camera: CameraModel) -> MethodBuilder:
+    """Build a method for the streets' camera; a student is taught by an untrained Monodepth2."""
+
+    def make(name: str, **sections: Any) -> Method:
+        teachers = {"teachers": ["teacher.ckpt"]} if name == "self_teaching" else {}
+        sections["method"] = {"name": name, **teachers, **sections.get("method", {})}
+        method = build_method(make_config(**sections))
+        method.focal.copy_(torch.tensor([camera.fx, camera.fy]))
+        if isinstance(method, SelfTeaching):
+            method.set_teachers([make("monodepth2")])
+        return method
+
+    return make

@@ -20,6 +20,7 @@ class Method(nn.Module):
 
     focal: Tensor  # (2,) fx, fy [px] of the training camera at the network's input size
     sigma_calibration: Tensor  # () factor on sigma, fitted at export
+    metric: bool = True  # false: depth is true up to one factor
 
     def __init__(self, config: TrainConfig, outputs: int) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from training.batch import Batch, View
-from training.config import TrainConfig
+from training.config import ConfigError, TrainConfig
 from training.geometry import invert_pose, warp
 from training.losses import masked_mean, min_reprojection, photometric_error, smoothness, velocity
 from training.methods.method import Method
@@ -23,6 +23,7 @@ class Monodepth2(Method):
         super().__init__(config, outputs=1)
         learns_pose = bool(config.data.images) and not (config.data.poses and config.data.known_poses)
         self.pose_net = build_pose_net(config.network) if learns_pose else None
+        self.metric = not config.method.normalise_disparity and (not learns_pose or config.method.velocity > 0)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Photometric and smoothness terms, mean over scales; with truth, the supervised term; velocity where asked for."""
@@ -41,7 +42,7 @@ class Monodepth2(Method):
         if batch.depth is not None:
             log_error = (torch.log(self.to_depth(maps[0]) * ratio) - torch.log(batch.depth)).abs()
             terms["supervised"] = self.config.method.supervised * masked_mean(log_error, batch.valid)
-        if self.config.method.velocity > 0:
+        if self.config.method.velocity > 0 and batch.views:
             terms["velocity"] = self.config.method.velocity * self._velocity(batch.views, poses)
         return terms
 
@@ -58,7 +59,7 @@ class Monodepth2(Method):
         if view.source_T_target is not None:
             return view.source_T_target
         if self.pose_net is None:
-            raise ValueError("a view has no pose and the method learns none; set data.known_poses or give data.poses")
+            raise ConfigError("a view has no pose and the method learns none; set data.known_poses or give data.poses")
         if index < len(batch.views) / 2:
             return invert_pose(self.pose_net(view.input, batch.input))
         return self.pose_net(batch.input, view.input)
@@ -79,5 +80,5 @@ class Monodepth2(Method):
     @staticmethod
     def _velocity(views: tuple[View, ...], poses: list[Tensor]) -> Tensor:
         if any(v.speed is None for v in views):
-            raise ValueError("method.velocity needs the distance between frames; give data.poses or set it to 0")
+            raise ConfigError("method.velocity needs the distance between frames; give data.poses or set it to 0")
         return torch.stack([velocity(p[:, :3, 3], v.speed) for v, p in zip(views, poses, strict=True)]).mean()

@@ -26,7 +26,11 @@ class SelfTeaching(Supervised):
         self.teachers: list[Method] = []
 
     def set_teachers(self, teachers: list[Method]) -> None:
-        """Give the trained teachers; they are used in evaluation mode, without gradients."""
+        """Give the trained teachers; they are used in evaluation mode, without gradients. Raises ConfigError."""
+        if not all(teacher.metric for teacher in teachers):
+            raise ConfigError(
+                "a teacher's depth is not metric, so its student's were not; train it with poses or method.velocity"
+            )
         self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -35,7 +39,8 @@ class SelfTeaching(Supervised):
             return super().losses(batch)
         with torch.no_grad():
             # The teacher sees the plain image, the student the augmented one.
-            depth = self._teacher().predict(batch.image)[0]
+            teacher = self._teacher()
+            depth = teacher.predict(batch.image)[0] * torch.sqrt(self.focal.prod() / teacher.focal.prod())
         return {"likelihood": self._likelihood(batch.input, torch.log(depth), torch.ones_like(depth, dtype=torch.bool))}
 
     def _teacher(self) -> Method:

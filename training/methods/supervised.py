@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from training.batch import Batch
-from training.config import TrainConfig
+from training.config import ConfigError, TrainConfig
 from training.losses import laplace_nll
 from training.methods.method import Method
 
@@ -24,7 +24,7 @@ class Supervised(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Negative log-likelihood of the true log depth, mean over scales."""
         if batch.depth is None:
-            raise ValueError("method supervised needs true depth in every batch; use data.street_share: 1 or another method")
+            raise ConfigError("method supervised needs true depth in every batch; use data.street_share: 1 or another method")
         target = torch.log(batch.depth / self.focal_ratio(batch.K))
         return {"likelihood": self._likelihood(batch.input, target, batch.valid)}
 
