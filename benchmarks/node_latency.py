@@ -79,7 +79,7 @@ def main() -> int:
     """Command line; returns the exit code."""
     options = _parser().parse_args()
     os.chdir(ROOT)  # where the processes find their modules
-    report: dict[str, Any] = {"machine": machine(), "command": shlex.join(["python", *sys.argv])}
+    report: dict[str, Any] = {"command": shlex.join(["python", *sys.argv]), **machine()}
     try:
         with tempfile.TemporaryDirectory(prefix="node_latency_") as folder:
             bench = prepare(options, Path(folder))
@@ -229,8 +229,8 @@ def describe_model(model: ModelBundle) -> dict[str, Any]:
 
 def table(report: dict[str, Any]) -> str:
     """Return the figures for a reader."""
-    measured, load = report["measured"], report["machine"]["load_average_at_start"]
-    lines = [f"{report['machine']['cpu']}, {report['machine']['cores']} cores, load average {load} at the start"]
+    measured = report["measured"]
+    lines = [f"{report['cpu']}, {report['cores']} cores, load average {report['load_average_at_start']} at the start"]
     lines += [f"{'[ms]':32}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}"]
     sections = {
         f"image stamp to receipt ({measured['answered']} of {measured['images']} answered)": measured["latency_ms"],
