@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ def load_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> t
     """
     if not path.is_file():
         return 0, float("inf")
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    stored = read_checkpoint(path)
     for section in SECTIONS_THAT_MUST_AGREE:
         if stored["config"][section] != to_dict(config)[section]:
             raise ConfigError(f"{path}: was made with another '{section}' section; choose another run.dir or delete the folder")
@@ -38,11 +39,26 @@ def load_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> t
     return int(stored["step"]), float(stored["best"])
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What save_checkpoint() stored. Raises ConfigError if the file is no such checkpoint."""
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read as a checkpoint; expected a last.ckpt or best.ckpt of training.train"
+        ) from error
+    if not isinstance(stored, dict) or not {"average", "config", "step"} <= stored.keys():
+        raise ConfigError(
+            f"{path}: holds no averaged weights with their config; expected a last.ckpt or best.ckpt of training.train"
+        )
+    return stored
+
+
 def load_method(path: Path | str) -> Method:
     """Rebuild a trained method with its averaged weights, ready for prediction. Raises ConfigError."""
     if not Path(path).is_file():
         raise ConfigError(f"{path}: no such checkpoint; train it first")
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    stored = read_checkpoint(Path(path))
     config: TrainConfig = merge(TrainConfig(), stored["config"], str(path))
     method = build_method(merge(config, {"network": {"pretrained": "none"}}, str(path)))
     prefix = "module."

@@ -99,8 +99,10 @@ def evaluate(estimator: Estimator, dataset: EvaluationSet) -> Scores:
 
 def evaluate_baselines(dataset: EvaluationSet) -> dict[str, Scores]:
     """Scores of a constant depth and of the set's own leave-one-out mean map: the bar that any model has to clear."""
-    truths = np.stack([truth for _, truth in dataset])
+    truths = np.array([truth for _, truth in dataset])
     valid = metrics.valid_truth(truths, CAP_M)
+    if not valid.any():
+        raise _nothing_to_judge(dataset)
     constant = np.exp(np.log(truths[valid]).mean())
     rows = {}
     for name in ("constant", "mean map"):
@@ -118,10 +120,14 @@ def mean_scores(scores: Iterable[Scores], dataset: EvaluationSet) -> Scores:
     """Mean of each figure over the images that could be compared, and their number."""
     judged = [s for s in scores if s]
     if not judged:
-        raise InputError(
-            f"{dataset.name}: no image has truth to compare with; expected PNGs named like the images in {dataset.truth.folder}"
-        )
+        raise _nothing_to_judge(dataset)
     return {key: float(np.mean([s[key] for s in judged])) for key in judged[0]} | {"images": len(judged)}
+
+
+def _nothing_to_judge(dataset: EvaluationSet) -> InputError:
+    return InputError(
+        f"{dataset.name}: no image has truth to compare with; expected PNGs named like the images in {dataset.truth.folder}"
+    )
 
 
 def format_table(name: str, rows: dict[str, Scores]) -> str:

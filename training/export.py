@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from depth_ros import bundle as bundles
 from depth_ros import metrics
-from depth_ros.bundle import ModelBundle
-from depth_ros.engines import load_engine
+from depth_ros.bundle import BundleError, ModelBundle
+from depth_ros.engines import EngineError, load_engine
 from depth_ros.estimator import Estimator, upsample
 from depth_ros.truth import CAP_M
 from depth_ros.types import InputError, UInt8Array
-from training.checkpoint import load_method
+from training.checkpoint import load_method, read_checkpoint
 from training.config import ConfigError
 from training.data.truth import EvaluationSet, open_evaluation_set
 from training.evaluate import Scores, TorchEngine, describe_method, evaluate
@@ -110,7 +110,7 @@ def check_parity(method: Method, bundle: ModelBundle, images: UInt8Array | None 
 def provenance(checkpoint: Path) -> dict[str, str]:
     """Where a bundle comes from: checkpoint, commit, versions."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    stored = read_checkpoint(checkpoint)
     return {
         "run": checkpoint.parent.name,
         "step": str(stored["step"]),
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             provenance=provenance(options.checkpoint),
         )
         bundle = export(method, options.bundle, description)
-    except (ConfigError, ExportError, InputError, OSError) as error:
+    except (BundleError, ConfigError, EngineError, ExportError, InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     size = f"{bundle.graph_path.stat().st_size / 1e6:.1f} MB"

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         train(load_config(options.config, options.set))
-    except (ConfigError, InputError, TrainingError) as error:
+    except (ConfigError, InputError, TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -108,8 +108,8 @@ def train(config: TrainConfig) -> Path:
 def validate(method: Method, batches: Iterable[Batch], device: torch.device) -> float:
     """Mean total loss over the validation batches, without augmentation."""
     method.eval()
-    torch.manual_seed(0)  # the tie-breaking noise of the auto-mask
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)  # the tie-breaking noise of the auto-mask; training's own random numbers go on as they were
         totals = [sum(method.losses(to_device(batch, device)).values()) for batch in batches]
     return float(torch.stack(totals).mean())
 
@@ -119,7 +119,7 @@ def _step(fabric: Fabric, method: Any, optimizer: Any, batch: Batch, config: Opt
     terms = method.losses(batch)
     total = sum(terms.values())
     if not torch.isfinite(total):
-        values = ", ".join(f"{name} {float(value):g}" for name, value in terms.items())
+        values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
         raise TrainingError(f"the loss is not finite ({values}); lower optim.learning_rate or check the calibration and poses")
     optimizer.zero_grad(set_to_none=True)
     fabric.backward(total)

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from depth_ros.types import CameraModel
+from depth_ros.types import CameraModel, InputError
 from training.batch import Batch, Sample, collate
 from training.config import ConfigError, DataConfig, TrainConfig
 from training.data.video import VideoFolder, load_camera
 
 KITTI_CAMERA = CameraModel(1242, 375, 721.5377, 721.5377, 609.5593, 172.854)  # the streets' camera where no video gives one
+INPUT_ERROR = f"{InputError.__module__}.{InputError.__qualname__}"
 STREET_VALIDATION_SEED = 1_000
 STREET_VALIDATION_SAMPLES = 32
 
@@ -70,7 +71,7 @@ def build_sources(config: DataConfig, seed: int) -> Sources:
 
 
 def training_batches(sources: Sources, config: TrainConfig, start: int) -> Iterator[Batch]:
-    """Endless batches from step `start` on; each comes from one source, drawn by its share."""
+    """Endless batches from step `start` on; each comes from one source, drawn by its share. Raises InputError."""
     loaders = []
     for dataset, share in sources.train:
         sampler = Shuffled(len(dataset), config.optim.batch_size, config.run.seed, round(start * share))  # type: ignore[arg-type]
@@ -82,7 +83,12 @@ def training_batches(sources: Sources, config: TrainConfig, start: int) -> Itera
     shares = torch.tensor([share for _, share in sources.train])
     generator = torch.Generator().manual_seed(config.run.seed + start)
     while True:
-        yield next(loaders[int(torch.multinomial(shares, 1, generator=generator))])
+        loader = loaders[int(torch.multinomial(shares, 1, generator=generator))]
+        try:
+            batch = next(loader)
+        except InputError as error:  # one from a worker has the worker's traceback before its own text
+            raise InputError(str(error).strip().splitlines()[-1].removeprefix(f"{INPUT_ERROR}: ")) from error
+        yield batch
 
 
 def validation_batches(sources: Sources, batch_size: int) -> DataLoader[Batch]:

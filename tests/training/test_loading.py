@@ -1,0 +1,110 @@
+"""From a configuration to batches: order, shares, and where a run resumes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from depth_ros.types import InputError
+from training.config import ConfigError, TrainConfig
+from training.data.loading import Shuffled, build_sources, training_batches, validation_batches
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+def video_data(folder: Path, **changes: object) -> dict[str, object]:
+    return {
+        "root": str(folder), "images": "image", "calibration": "camera.yaml", "poses": "poses.txt",
+        "train_frames": [0, 10], "val_frames": [10, 14], **changes,
+    }  # fmt: skip
+
+
+def test_an_epoch_shows_every_sample_once_in_an_order_of_its_own() -> None:
+    batches = list(itertools.islice(Shuffled(12, 3, seed=5), 8))
+    first, second = (list(itertools.chain(*half)) for half in (batches[:4], batches[4:]))
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
+    assert batches[:4] != list(itertools.islice(Shuffled(12, 3, seed=6), 4))
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 7])
+def test_a_resumed_run_sees_what_it_would_have_seen(start: int) -> None:
+    whole = list(itertools.islice(Shuffled(13, 3, seed=5), 12))
+    assert list(itertools.islice(Shuffled(13, 3, seed=5, start=start), 12 - start)) == whole[start:]
+
+
+def test_a_source_smaller_than_a_batch_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"optim.batch_size is 8, but a source has only 5 samples"):
+        Shuffled(5, 8, seed=0)
+
+
+def test_streets_alone_need_no_recording(make_config: MakeConfig) -> None:
+    sources = build_sources(make_config(data={"street_share": 1.0, "street_samples": 6}).data, seed=1)
+    assert [(len(dataset), share) for dataset, share in sources.train] == [(6, 1.0)]
+    assert len(sources.val) == 32
+    assert (sources.camera.width, sources.camera.height) == (192, 64)
+    assert sources.camera.fx == pytest.approx(721.5377 * 192 / 1242)
+    assert not np.array_equal(sources.train[0][0][0].image, sources.val[0].image)
+
+
+def test_the_streets_are_seen_through_the_videos_camera(street_video: Path, make_config: MakeConfig) -> None:
+    data = video_data(street_video, street_share=0.3, street_samples=4, width=96, height=32, street_views=["right"])
+    sources = build_sources(make_config(data=data).data, seed=0)
+    (video, _), (streets, _) = sources.train
+    assert np.allclose(video[0].K, streets[0].K)
+    assert streets[0].views[0].source_T_target[0, 3] == pytest.approx(-0.54)
+
+
+def test_video_and_validation_share_no_frame(street_video: Path, make_config: MakeConfig) -> None:
+    sources = build_sources(make_config(data=video_data(street_video, offsets=[[-1, 1], [-2, 2]])).data, seed=0)
+    train, val = sources.train[0][0], sources.val
+    assert (list(train.targets), list(val.targets)) == ([2, 3, 4, 5, 6, 7], [11, 12])
+    batches = list(validation_batches(sources, batch_size=8))
+    assert [batch.image.shape for batch in batches] == [(2, 3, 64, 192)]
+
+
+def test_each_source_gives_its_share_of_the_batches(street_video: Path, make_config: MakeConfig) -> None:
+    config = make_config(data=video_data(street_video, street_share=0.25, street_samples=2, width=96, height=32))
+    batches = list(itertools.islice(training_batches(build_sources(config.data, 0), config, 0), 80))
+    with_truth = sum(batch.depth is not None for batch in batches)
+    assert 10 <= with_truth <= 30  # 20 expected, 3.9 standard deviation
+    assert all((batch.depth is None) == (len(batch.views) == 2) for batch in batches)
+
+
+def test_batches_go_on_in_the_middle_of_an_epoch(street_video: Path, make_config: MakeConfig) -> None:
+    config = make_config(data=video_data(street_video))
+    whole = list(itertools.islice(training_batches(build_sources(config.data, 0), config, 0), 7))
+    rest = list(itertools.islice(training_batches(build_sources(config.data, 0), config, 5), 2))
+    assert all(torch.equal(a.image, b.image) for a, b in zip(whole[5:], rest, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_image_is_one_clear_line_also_from_a_worker(
+    tmp_path: Path, make_config: MakeConfig, workers: int, street_video: Path
+) -> None:
+    folder = tmp_path / "video"
+    (folder / "image").mkdir(parents=True)
+    for name in ("camera.yaml", "poses.txt"):
+        (folder / name).write_bytes((street_video / name).read_bytes())
+    for file in (street_video / "image").iterdir():
+        (folder / "image" / file.name).write_bytes(b"no image")
+    config = make_config(data=video_data(folder, workers=workers))
+    with pytest.raises(InputError) as error:
+        next(training_batches(build_sources(config.data, 0), config, 0))
+    assert str(error.value).startswith(str(folder / "image"))
+    assert str(error.value).endswith(".png: cannot be read as an image")
+
+
+def test_a_source_that_is_missing_is_asked_for(make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"data.images is empty; name the folder of a video, or set data.street_share: 1"):
+        build_sources(make_config().data, 0)
+    with pytest.raises(ConfigError, match=r"data.calibration is empty; name the ROS camera calibration YAML"):
+        build_sources(make_config(data={"images": "image"}).data, 0)
+    streets = make_config(data={"street_share": 1.0, "street_views": ["behind"]}).data
+    with pytest.raises(ConfigError, match=r"data.street_views holds behind; expected some of before, after, right"):
+        build_sources(streets, 0)
