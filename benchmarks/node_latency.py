@@ -131,7 +131,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     stages = json.loads(times.read_text(encoding="utf-8"))[WARM_UP:]
     if not stages:
         raise SessionError(f"the node answered no more than the {WARM_UP} images of the warm-up; play more, or slower")
-    names = [*timed_node.STAGES, "hand-over", "rest", "own", "engine"]
+    names = [*timed_node.STAGES, "hand-over", "rest", "own", "own_cpu", "engine"]
     return {
         "images": bench.frames,
         "answered": len({stamp for topic, stamp, _ in receipts if topic == DEPTH}) - WARM_UP,
@@ -214,7 +214,7 @@ def describe_input(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
     """Return what was played."""
     camera = load_calibration(bench.folder / "camera.yaml")
     return {
-        "images": options.images.name if options.images else "assets/street, enlarged",
+        "images": "/".join(options.images.parts[-2:]) if options.images else "assets/street, enlarged",
         "width": camera.width,
         "height": camera.height,
         "rate_hz": bench.rate_hz,

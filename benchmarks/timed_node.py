@@ -3,7 +3,8 @@
     python -m benchmarks.timed_node TIMES.json --ros-args ...
 
 Writes a list with one object per answered image when it ends: milliseconds of each stage, `own` (from the image callback to
-the return of the last publish, without the engine) and `rest` (what of `own` belongs to no stage).
+the return of the last publish, without the engine), `rest` (what of `own` belongs to no stage) and `own_cpu` (processor time of
+the worker thread outside the engine: what remains of `own` where no other process is in the way).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self.frames: list[dict[str, float]] = []  # ms
         self._spent_ns: Counter[str] = Counter()
+        self._engine_cpu_ns = 0
         self._arrived_ns: dict[int, int] = {}  # id of a message -> when its callback began
 
     def attach(self) -> None:
@@ -55,6 +57,15 @@ class Stopwatch:
 
         def timed_engine(*arguments: Any) -> Any:
             engine = load_engine(*arguments)
+            infer = engine.infer
+
+            def infer_counting_cpu(images: Any) -> Any:
+                start_ns = time.thread_time_ns()
+                result = infer(images)
+                self._engine_cpu_ns = time.thread_time_ns() - start_ns
+                return result
+
+            engine.infer = infer_counting_cpu
             self._time(engine, "infer", "engine")
             return engine
 
@@ -65,8 +76,10 @@ class Stopwatch:
         def timed_work(self_: MonoDepthNode, item: Any) -> None:
             self._spent_ns.clear()
             self._spent_ns["hand-over"] = time.perf_counter_ns() - self._arrived_ns[id(item[0])]
+            start_cpu_ns = time.thread_time_ns()
             work(self_, item)
-            self._finish(time.perf_counter_ns() - self._arrived_ns[id(item[0])])
+            own_cpu_ns = time.thread_time_ns() - start_cpu_ns - self._engine_cpu_ns
+            self._finish(time.perf_counter_ns() - self._arrived_ns[id(item[0])], own_cpu_ns)
 
         node.load_engine, MonoDepthNode._on_image, MonoDepthNode._work = timed_engine, timed_on_image, timed_work
 
@@ -82,10 +95,10 @@ class Stopwatch:
 
         setattr(owner, name, timed)
 
-    def _finish(self, total_ns: int) -> None:
+    def _finish(self, total_ns: int, own_cpu_ns: int) -> None:
         own_ns = total_ns - self._spent_ns["engine"]
         rest_ns = total_ns - self._spent_ns.total()
-        spent = {**self._spent_ns, "rest": rest_ns, "own": own_ns}
+        spent = {**self._spent_ns, "rest": rest_ns, "own": own_ns, "own_cpu": own_cpu_ns}
         self.frames.append({stage: value / 1e6 for stage, value in spent.items()})
 
 
