@@ -70,7 +70,10 @@ def calibrate_sigma(method: Method, dataset: EvaluationSet) -> float:
 
 
 def export(method: Method, folder: Path, description: ModelBundle) -> ModelBundle:
-    """Write the bundle of `method` with what `description` says, and check it against torch. Raises ExportError."""
+    """Write the bundle of `method` with what `description` says, and check it against torch.
+
+    Raises ExportError, and leaves a folder that nobody can load, if the graph is not what was trained.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # Two images: torch.export takes a batch of one for a constant.
     example = torch.zeros(2, description.height, description.width, 3, dtype=torch.uint8)
@@ -87,7 +90,11 @@ def export(method: Method, folder: Path, description: ModelBundle) -> ModelBundl
         verbose=False,
     )
     bundle = bundles.save(description, folder)
-    check_parity(method, bundle)
+    try:
+        check_parity(method, bundle)
+    except ExportError:
+        (folder / "bundle.yaml").unlink()
+        raise
     return bundle
 
 

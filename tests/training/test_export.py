@@ -1,0 +1,178 @@
+"""Export: what leaves torch is what was trained, with a sigma that fits held-out errors."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from depth_ros import bundle as bundles
+from depth_ros.engines import load_engine
+from depth_ros.types import CameraModel
+from training.checkpoint import save_checkpoint
+from training.config import TrainConfig
+from training.data.truth import open_evaluation_set
+from training.evaluate import TorchEngine, describe_method, evaluate, open_estimator
+from training.export import ExportError, calibrate_sigma, check_parity, export, main
+from training.methods import METHODS, Method
+
+Build = Callable[..., Method]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, build: Build) -> Path:
+    """A checkpoint as training.train leaves it, of a net that knows ImageNet only."""
+    method = build("supervised", network={"pretrained": "imagenet"}).eval()
+    path = tmp_path_factory.mktemp("run") / "best.ckpt"
+    save_checkpoint(path, {"average": AveragedModel(method, use_buffers=True)}, method.config, 12, 1.0)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, street_set: Path) -> Path:
+    """The bundle that the command line makes of it, with sigma calibrated."""
+    folder = tmp_path_factory.mktemp("models") / "mine"
+    arguments = [
+        str(checkpoint),
+        str(folder),
+        "--calibrate",
+        str(street_set),
+        "--trained-on",
+        "nothing",
+        "--licence",
+        "Apache-2.0",
+    ]
+    assert main(arguments) == 0
+    return folder
+
+
+class Known(Method):
+    """10 m with a sigma of 1 m, whatever it sees."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config, outputs=1)
+
+    def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        depth = torch.full_like(image[:, :1], 10.0)
+        return depth, self.sigma_calibration * torch.ones_like(depth)
+
+
+class Restless(Known):
+    """Says something else each time, so that no graph can agree with it."""
+
+    def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        depth, sigma = super().predict(image)
+        return depth + torch.rand_like(depth), sigma
+
+
+def test_the_bundle_says_where_it_comes_from(exported: Path, camera: CameraModel) -> None:
+    bundle = bundles.load(exported)
+    assert (bundle.name, bundle.width, bundle.height, bundle.kind) == ("mine", 192, 64, "metric")
+    assert (bundle.fx, bundle.fy) == pytest.approx((camera.fx, camera.fy))
+    assert (bundle.trained_on, bundle.licence) == ("nothing", "Apache-2.0")
+    assert bundle.provenance["step"] == "12"
+    assert bundle.graph_path.stat().st_size < 20e6
+    assert bundle.metrics["images"] == 4
+
+
+def test_calibrated_sigma_holds_on_the_half_that_was_not_used(exported: Path, street_set: Path) -> None:
+    other = evaluate(open_estimator(exported), open_evaluation_set(street_set).every_second(1))
+    assert other["coverage_1sigma"] == pytest.approx(bundles.load(exported).metrics["coverage_1sigma"], abs=0.01)
+    used = evaluate(open_estimator(exported), open_evaluation_set(street_set).every_second(0))
+    assert used["coverage_1sigma"] == pytest.approx(0.6827, abs=0.02)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_batch_of_any_size(exported: Path, count: int) -> None:
+    engine = load_engine(bundles.load(exported), threads=1)
+    images = np.random.default_rng(1).integers(0, 256, (3, 64, 192, 3), dtype=np.uint8)
+    depth, sigma = engine.infer(images[:count])
+    assert depth.shape == sigma.shape == (count, 64, 192)
+    for index in range(count):
+        alone = engine.infer(images[index : index + 1])
+        assert depth[index] == pytest.approx(alone[0][0], rel=1e-4)
+        assert sigma[index] == pytest.approx(alone[1][0], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", {method.predict: name for name, method in METHODS.items()}.values())
+def test_the_graph_of_every_prediction_agrees_with_torch(tmp_path: Path, build: Build, name: str, street_set: Path) -> None:
+    method = build(name, data={"width": 96, "height": 64}, network={"encoder": "resnet18", "light_decoder": False}).eval()
+    method.sigma_calibration.fill_(1.7)
+    bundle = export(method, tmp_path / name, describe_method(method, name))
+    frame, _ = next(iter(open_evaluation_set(street_set)))
+    image = np.ascontiguousarray(frame.image[None, :, :96])
+    assert check_parity(method, bundle, image) < 1e-3
+    for ours, theirs in zip(load_engine(bundle, threads=1).infer(image), TorchEngine(method).infer(image), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_a_graph_that_disagrees_is_refused(exported: Path, build: Build) -> None:
+    other = build("supervised").eval()
+    with pytest.raises(ExportError, match=r"model.onnx: differs from torch by .* relative; expected below 0.001"):
+        check_parity(other, bundles.load(exported))
+
+
+def test_a_graph_that_is_not_what_was_trained_leaves_no_bundle(tmp_path: Path, make_config) -> None:  # type: ignore[no-untyped-def]
+    method = Restless(make_config()).eval()
+    with pytest.raises(ExportError, match="differs from torch"):
+        export(method, tmp_path / "mine", describe_method(method, "mine"))
+    with pytest.raises(bundles.BundleError, match=r"bundle.yaml: missing"):
+        bundles.load(tmp_path / "mine")
+
+
+def test_sigma_is_scaled_to_the_errors(tmp_path: Path, make_config, camera: CameraModel, write_set) -> None:  # type: ignore[no-untyped-def]
+    """Errors of 3 m where the method says 1 m."""
+    method, rng = Known(make_config()), np.random.default_rng(0)
+    method.focal.copy_(torch.tensor([camera.fx, camera.fy]))
+    truths = 10 + 3 * np.clip(rng.standard_normal((4, 64, 192)), -3, 3)
+    folder = write_set(tmp_path / "set", camera, np.zeros((4, 64, 192, 3), np.uint8), truths)
+    dataset = open_evaluation_set(folder)
+    assert calibrate_sigma(method, dataset) == pytest.approx(3.0, rel=0.03)
+    method.sigma_calibration.mul_(3.0)
+    assert calibrate_sigma(method, dataset) == pytest.approx(1.0, rel=0.03)
+
+
+def test_images_weigh_alike_in_the_calibration(tmp_path: Path, make_config, camera: CameraModel, write_set) -> None:  # type: ignore[no-untyped-def]
+    """Errors of 2 m on two images with few measurements, 5 m on one with many: two of three images is 0.667 < 0.683."""
+    method = Known(make_config())
+    method.focal.copy_(torch.tensor([camera.fx, camera.fy]))
+    truths = np.zeros((3, 64, 192))
+    truths[:2, 40, 50:60], truths[2] = 12.0, 15.0
+    folder = write_set(tmp_path / "set", camera, np.zeros((3, 64, 192, 3), np.uint8), truths)
+    assert calibrate_sigma(method, open_evaluation_set(folder)) == pytest.approx(5.0, rel=1e-3)
+    dataset = open_evaluation_set(write_set(tmp_path / "more", camera, np.zeros((4, 64, 192, 3), np.uint8), truths[[0, 1, 2, 0]]))
+    assert calibrate_sigma(method, dataset) == pytest.approx(2.0, rel=1e-3)  # now three of four
+
+
+def test_what_cannot_be_exported_is_one_line(
+    tmp_path: Path, build: Build, checkpoint: Path, street_set: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unscaled = build("monodepth2", data={"images": "video", "calibration": "camera.yaml"})
+    learned = tmp_path / "learned.ckpt"
+    save_checkpoint(learned, {"average": AveragedModel(unscaled, use_buffers=True)}, unscaled.config, 1, 1.0)
+    empty = Path(shutil.copytree(street_set, tmp_path / "empty"))
+    for file in (empty / "depth").iterdir():
+        file.rename(file.with_name(f"no_{file.name}"))
+    for arguments, message in (
+        ([tmp_path / "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+        ([checkpoint, "--calibrate", tmp_path], "meta.json"),
+        ([checkpoint, "--calibrate", empty], "no image has truth to calibrate sigma with"),
+        ([learned, "--calibrate", street_set], "kind is 'scale_invariant'; expected 'metric'"),
+    ):
+        assert main([str(arguments[0]), str(tmp_path / "mine"), *map(str, arguments[1:])]) == 1
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        assert message in lines[0]
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_graph_for_another_machine_needs_one_file(exported: Path) -> None:
+    assert sorted(file.name for file in exported.iterdir()) == ["bundle.yaml", "model.onnx"]
+    assert set(yaml.safe_load((exported / "bundle.yaml").read_text())) == set(bundles.KEYS)

@@ -1,0 +1,44 @@
+"""Streets as training samples: views that the poses explain, truth within range, and the same seed the same sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from depth_ros.types import CameraModel
+from training.config import ConfigError
+from training.data.street_samples import StreetSamples
+
+
+def test_views_are_where_they_are_said_to_be(camera: CameraModel) -> None:
+    """10 Hz at 6.5 to 9.5 m/s: a point 10 m ahead is nearer after, farther before; 0.54 m to the left of the right camera."""
+    samples = StreetSamples(camera, 2, views=("before", "after", "right"), seed=3)
+    before, after, right = samples[0].views
+    for view, sign in ((before, 1), (after, -1)):
+        assert 0.5 < view.speed < 1.1
+        assert (view.source_T_target @ [0, 0, 10, 1])[2] == pytest.approx(10 + sign * view.speed, abs=0.02)
+    expected = np.eye(4)
+    expected[0, 3] = -0.54
+    assert right.source_T_target == pytest.approx(expected, abs=1e-9)
+
+
+def test_truth_is_a_measurement_or_zero(camera: CameraModel) -> None:
+    sample = StreetSamples(camera, 1, seed=3)[0]
+    assert sample.depth.dtype == np.float32
+    assert sample.depth.shape == sample.image.shape[:2] == (64, 192)
+    assert 0 < np.mean(sample.depth == 0) < 0.5  # the sky
+    assert sample.depth.max() < 100.0
+
+
+def test_a_seed_is_a_set_of_streets(camera: CameraModel) -> None:
+    first, same, other = (StreetSamples(camera, 5, seed=seed) for seed in (8, 8, 108))
+    assert len(first) == 5
+    assert all(np.array_equal(first[i].image, same[i].image) for i in range(5))
+    pictures = [*(first[i].image for i in range(5)), other[0].image]
+    assert all(not np.array_equal(a, b) for i, a in enumerate(pictures) for b in pictures[:i])
+    assert np.array_equal(first[4].image, StreetSamples(camera, 1, seed=9)[0].image)  # four moments of a street
+
+
+def test_unknown_views_are_named(camera: CameraModel) -> None:
+    with pytest.raises(ConfigError, match=r"data.street_views holds above, behind; expected some of before, after, right"):
+        StreetSamples(camera, 1, views=("behind", "after", "above"))
