@@ -28,12 +28,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "accuracy.json")
     options = parser.parse_args()
     estimator = open_estimator(options.model)
-    record = {"command": " ".join(["python", *sys.argv]), **machine(), "model": str(options.model), "protocol": PROTOCOL, "results": {}}
+    results = {}
     sets = [open_evaluation_set(folder) for folder in options.data]
     for dataset in [*sets, *(s.every_second(1) for s in sets if s.name == CALIBRATION_SET)]:
         rows = {**evaluate_baselines(dataset), str(options.model): evaluate(estimator, dataset)}
         print(format_table(dataset.name, rows), flush=True)
-        record["results"][dataset.name] = rows
+        results[dataset.name] = rows
+    command = " ".join(["python", *sys.argv])
+    record = {"command": command, **machine(), "model": str(options.model), "protocol": PROTOCOL, "results": results}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -30,7 +30,7 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {  # stage -> where the node lo
     "parameters": ((params, "read"),),
     "decode": ((messages, "camera_model"), (messages, "image_array")),
     "rectify": ((Rectifier, "__call__"),),
-    "resize": ((estimator, "resize_image"), (pipeline, "resize_image")),
+    "resize": ((estimator, "resize_image"),),
     "mask": ((Estimator, "_finish"),),
     "upsample": ((pipeline, "upsample"),),
     "cloud": ((CloudBuilder, "build"),),

@@ -31,11 +31,16 @@ class Estimator:
         """Return one prediction per frame, at the network's resolution. Raises InputError for a distorted frame."""
         if not frames:
             return []
-        size = self.bundle.width, self.bundle.height
-        cameras = [frame.camera.resized(*size) for frame in frames]
-        images = np.stack([resize_image(frame.image, *size) for frame in frames])
-        depths, sigmas = self._engine.infer(images)
+        inputs = [self.resize(frame) for frame in frames]
+        depths, sigmas = self._engine.infer(np.stack([frame.image for frame in inputs]))
+        cameras = [frame.camera for frame in inputs]
         return [self._finish(*item) for item in zip(depths, sigmas, cameras, strict=True)]
+
+    def resize(self, frame: Frame) -> Frame:
+        """Return the frame at the network's resolution, itself where it has that. Raises InputError for a distorted frame."""
+        width, height = self.bundle.width, self.bundle.height
+        camera = frame.camera.resized(width, height)
+        return Frame(resize_image(frame.image, width, height), camera, frame.stamp_ns, frame.frame_id)
 
     def aspect_warning(self, camera: CameraModel) -> str | None:
         """Return a warning if resizing squashes this camera's image by over 15 % differently than in training."""

@@ -9,7 +9,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from depth_ros.cloud import CloudBuilder
-from depth_ros.estimator import Estimator, resize_image, upsample
+from depth_ros.estimator import Estimator, upsample
 from depth_ros.images import Rectifier, colorize
 from depth_ros.ros import messages
 from depth_ros.ros.params import NodeParams
@@ -57,7 +57,8 @@ class Pipeline:
         return Frame(self._rectifier(raw.image), self._rectifier.camera, raw.stamp_ns, raw.frame_id)
 
     def _publish_depth(self, frame: Frame, header: Header, wanted: set[str], params: NodeParams) -> None:
-        prediction = self._estimator.predict([frame])[0]
+        small = self._estimator.resize(frame)  # once, for the network and for the cloud's colours
+        prediction = self._estimator.predict([small])[0]
         full = prediction
         if wanted & FULL_RESOLUTION or params.cloud_full_resolution:
             full = upsample(prediction, frame.camera)
@@ -67,7 +68,11 @@ class Pipeline:
             "depth/image_color": lambda: messages.color_image(
                 colorize(full.depth, params.color_min_depth, params.color_max_depth), header
             ),
-            "points": lambda: self._points(full if params.cloud_full_resolution else prediction, frame.image, header, params),
+            "points": lambda: (
+                self._points(full, frame.image, header, params)
+                if params.cloud_full_resolution
+                else self._points(prediction, small.image, header, params)
+            ),
         }
         for topic, message in answers.items():
             if topic in wanted:
@@ -79,6 +84,5 @@ class Pipeline:
             # An edge of the network is one of its pixels wide, so as many pixels of an up-sampled prediction.
             span = max(1, round(camera.width / self._estimator.bundle.width))
             self._cloud = ((camera, stride), CloudBuilder(camera, stride, span))
-        colours = resize_image(image, camera.width, camera.height)
-        points = self._cloud[1].build(prediction, colours, params.max_relative_sigma, params.max_edge_step)
+        points = self._cloud[1].build(prediction, image, params.max_relative_sigma, params.max_edge_step)
         return messages.point_cloud(points, header)

@@ -111,9 +111,8 @@ def environment(log_folder: Path) -> dict[str, str]:
     if values.get("ROS_DISTRO") == "humble":  # does not know the discovery range yet
         values["ROS_LOCALHOST_ONLY"] = "1"
     profile = ROOT / "config" / "fastdds_shm.xml"
-    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):  # up to Jazzy, and after it
-        if profile.is_file():
-            values.setdefault(name, str(profile))
+    if profile.is_file():
+        values.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))  # Fast DDS 2 (Humble, Jazzy), as in the launch file
     values.setdefault("AMENT_PREFIX_PATH", sys.prefix)  # where the ROS 2 wheels keep their index
     values["ROS_LOG_DIR"] = str(log_folder)
     values["PYTHONUNBUFFERED"] = "1"
