@@ -52,7 +52,7 @@ def make_bundle(tmp_path: Path) -> BundleMaker:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real recordings with truth, where this checkout has one beside it."""
     if not SHARED_DATA.is_dir():

@@ -114,7 +114,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainConfig:
         if not equals or "." not in name:
             raise ConfigError(f"--set {override}: expected section.key=value, for example run.max_steps=100")
         section, key = name.split(".", 1)
-        config = merge(config, {section: {key: _parse(text, f"--set {override}")}}, f"--set {override}")
+        config = merge(config, {section: {key: _parse(text, f"--set {override}") if text else ""}}, f"--set {override}")
     return config
 
 

@@ -16,6 +16,7 @@ from training.train import train
 
 MakeConfig = Callable[..., TrainConfig]
 UNSEEN = 24  # images of streets that training does not show
+STEPS = 60
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +27,13 @@ def unseen(tmp_path_factory: pytest.TempPathFactory, camera: CameraModel, write_
     return open_evaluation_set(write_set(folder, camera, [s.image for s in items], [s.depth for s in items]))
 
 
-def learn(make_config: MakeConfig, folder: Path, steps: int, method: dict[str, object], views: list[str]) -> Path:
+def learn(make_config: MakeConfig, folder: Path, method: dict[str, object], views: list[str]) -> Path:
     config = make_config(
-        data={"street_share": 1.0, "street_samples": 160, "street_views": views},
-        method=method,
+        data={"street_share": 1.0, "street_samples": 120, "street_views": views},
+        method={"scales": 1, **method},
         network={"pretrained": "imagenet"},
-        optim={"batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 10, "ema": 0.9},
-        run={"dir": str(folder), "max_steps": steps, "validate_every": steps, "accelerator": "cpu"},
+        optim={"batch_size": 8, "learning_rate": 4e-3, "warmup_steps": 10, "ema": 0.9},
+        run={"dir": str(folder), "max_steps": STEPS, "validate_every": STEPS, "accelerator": "cpu"},
     )
     return train(config)
 
@@ -42,16 +43,14 @@ def judge(checkpoint: Path, unseen: EvaluationSet) -> tuple[Scores, Scores]:
 
 
 def test_true_depth_teaches_depth_and_sigma(tmp_path: Path, make_config: MakeConfig, unseen: EvaluationSet) -> None:
-    checkpoint = learn(make_config, tmp_path / "run", 80, {"name": "supervised"}, [])
+    checkpoint = learn(make_config, tmp_path / "run", {"name": "supervised"}, [])
     scores, mean_map = judge(checkpoint, unseen)
-    print(scores, mean_map)
     assert scores["abs_rel"] < 0.8 * mean_map["abs_rel"]
     assert scores["aurg_abs_rel"] > 0
     assert 0.4 < scores["coverage_1sigma"] < 0.95
 
 
 def test_two_views_teach_metric_depth_without_any_truth(tmp_path: Path, make_config: MakeConfig, unseen: EvaluationSet) -> None:
-    checkpoint = learn(make_config, tmp_path / "run", 100, {"name": "monodepth2", "supervised": 0.0}, ["right"])
+    checkpoint = learn(make_config, tmp_path / "run", {"name": "monodepth2", "supervised": 0.0}, ["right"])
     scores, mean_map = judge(checkpoint, unseen)
-    print(scores, mean_map)
-    assert scores["abs_rel"] < mean_map["abs_rel"]
+    assert scores["abs_rel"] < 0.9 * mean_map["abs_rel"]
