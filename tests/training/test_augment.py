@@ -76,11 +76,13 @@ def test_flipping_twice_changes_nothing(street_batch: Batch) -> None:
 
 def test_jitter_changes_only_what_the_network_sees_and_all_views_of_a_sample_alike() -> None:
     image = torch.rand(1, 3, 16, 16).expand(2, 3, 16, 16)
+    other = image.clone()
+    other[..., 8:] = 0.1  # a darker view, whose left half shows the same things
     K = torch.eye(3).expand(2, 3, 3)
-    batch = jitter(Batch(image, image, K, (View(image, image, K, None),)), 0.3)
+    batch = jitter(Batch(image, image, K, (View(other, other, K, None),)), 0.3)
     assert torch.equal(batch.image, image)
-    assert torch.equal(batch.views[0].image, image)
-    assert torch.equal(batch.views[0].input, batch.input)
+    assert torch.equal(batch.views[0].image, other)
+    assert torch.equal(batch.views[0].input[..., :8], batch.input[..., :8])
     changed = (batch.input - image).abs().mean(dim=(1, 2, 3))
     assert (changed > 0.01).all()
     assert not torch.allclose(batch.input[0], batch.input[1], atol=0.01)
