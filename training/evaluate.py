@@ -37,6 +37,7 @@ COLUMNS = (
     "coverage_1sigma",
     "coverage_2sigma",
 )
+IN_RANGE = 0.8  # of the network's largest depth, which its sigmoid never reaches: what it puts beyond is sky
 Scores = dict[str, float]
 
 
@@ -72,7 +73,7 @@ def describe_method(method: Method, name: str) -> ModelBundle:
         fy=fy,
         kind="metric" if method.metric else "scale_invariant",
         min_depth=config.network.min_depth,
-        max_depth=config.network.max_depth,
+        max_depth=IN_RANGE * config.network.max_depth,
         sigma_calibration=float(method.sigma_calibration),
         trained_on="",
         licence="",

@@ -16,7 +16,7 @@ from training.data.video import camera_matrix
 VIEWS = {"before": (-0.1, 0.0), "after": (0.1, 0.0), "right": (0.0, 0.54)}  # time [s] and sideways shift [m]
 SAMPLES_PER_STREET = 4
 SECONDS_APART = 5.0
-MAX_DEPTH_M = 100.0  # truth beyond it is not used
+MAX_DEPTH_M = 100.0  # the truth of the sky, which no photograph teaches, and of all that is farther
 
 
 class StreetSamples(Dataset[Sample]):
@@ -52,5 +52,5 @@ class StreetSamples(Dataset[Sample]):
             image = street.render(self.camera, world_T_source, t_s + seconds).image
             source_T_target = np.linalg.inv(world_T_source) @ world_T_target
             views.append(SampleView(image, source_T_target, float(np.linalg.norm(source_T_target[:3, 3]))))
-        depth = np.where(target.depth < MAX_DEPTH_M, target.depth, 0).astype(np.float32)
+        depth = np.minimum(target.depth, np.float32(MAX_DEPTH_M))
         return Sample(target.image, self.K, tuple(views), depth)
