@@ -50,7 +50,7 @@ demo: setup  ## Camera stream -> depth: INPUT= CAMERA_INFO= TRUTH= TRUTH_SCALE=2
 	  $(call option,TRUTH_SCALE,truth-scale) $(call option,MODEL,model) $(call option,ENGINE,engine) \
 	  $(call option,RATE,rate) $(call option,TOPIC,topic) $(call option,OUT,out)
 
-test: setup setup-train setup-dev  ## The whole test suite (ARGS= goes to pytest)
+test: check setup-train  ## Style, types and the whole test suite (ARGS= goes to pytest)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(ARGS)
 
 check: setup setup-dev  ## Style and types

@@ -37,7 +37,8 @@ def test_depth_beats_the_mean_map_by_15_percent(kitti2015: EvaluationSet, scores
 
 
 def test_sigma_orders_the_errors(scores: Scores):
-    assert scores["aurg_abs_rel"] > 0
+    """By a good part of what removing half of the error would gain; a constant sigma gains a hundredth."""
+    assert scores["aurg_abs_rel"] > 0.15 * scores["abs_rel"]
 
 
 def test_sigma_covers_what_it_says_on_images_it_was_not_fitted_to(kitti2015: EvaluationSet):
