@@ -6,11 +6,15 @@ python -m training.export runs/default/best.ckpt models/default --calibrate ../s
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -52,35 +56,57 @@ class ExportGraph(nn.Module):
 
 
 def calibrate_sigma(method: Method, dataset: EvaluationSet) -> float:
-    """Factor on sigma with which ONE_SIGMA of the set's pixels (images weighted alike) err by less than sigma."""
+    """Factor on sigma with which ONE_SIGMA of the set's pixels (images weighted alike) err by less than sigma.
+
+    A pixel that the method puts out of range (+inf) has no sigma and is a miss, as in metrics.coverage(). Raises InputError if
+    there is no truth, or so many are out of range that no factor will do.
+    """
     estimator = Estimator(describe_method(method, "uncalibrated"), TorchEngine(method))
     ratios, weights = [], []
     for frame, truth in dataset:
         prediction = upsample(estimator.predict([frame])[0], frame.camera)
-        valid = metrics.valid_truth(truth, CAP_M) & metrics.garg_crop(*truth.shape) & np.isfinite(prediction.depth)
+        valid = metrics.valid_truth(truth, CAP_M) & metrics.garg_crop(*truth.shape) & ~np.isnan(prediction.depth)
         if valid.any():
-            ratio = np.abs(prediction.depth[valid] - truth[valid]) / prediction.sigma[valid]
+            depth, sigma = prediction.depth[valid], prediction.sigma[valid]
+            ratio = np.where(np.isfinite(depth), np.abs(depth - truth[valid]) / sigma, np.inf)
             ratios.append(ratio)
             weights.append(np.full(ratio.size, 1 / ratio.size))
     if not ratios:
         raise InputError(f"{dataset.name}: no image has truth to calibrate sigma with")
     ratio, weight = np.concatenate(ratios), np.concatenate(weights)
     order = np.argsort(ratio)
-    return float(ratio[order][np.searchsorted(np.cumsum(weight[order]), ONE_SIGMA * weight.sum())])
+    factor = float(ratio[order][np.searchsorted(np.cumsum(weight[order]), ONE_SIGMA * weight.sum())])
+    if not np.isfinite(factor):
+        raise InputError(
+            f"{dataset.name}: over {1 - ONE_SIGMA:.0%} of the measured pixels are out of this model's range, so sigma cannot be "
+            "calibrated; expected depth there: raise network.max_depth, or calibrate on nearer scenes"
+        )
+    return factor
 
 
 def export(method: Method, folder: Path, description: ModelBundle) -> ModelBundle:
     """Write the bundle of `method` with what `description` says, and check it against torch.
 
-    Raises ExportError, and leaves a folder that nobody can load, if the graph is not what was trained.
+    Raises ExportError if the graph is not what was trained; whatever lay in `folder` before stays as it was then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}_", dir=folder.parent) as temporary:
+        draft = Path(temporary)
+        _write_graph(method, draft / "model.onnx", description)
+        check_parity(method, bundles.save(description, draft))
+        folder.mkdir(exist_ok=True)
+        for name in ("model.onnx", "bundle.yaml"):  # between the two, the old bundle.yaml refuses the new graph by its checksum
+            (draft / name).replace(folder / name)
+    return bundles.load(folder)
+
+
+def _write_graph(method: Method, file: Path, description: ModelBundle) -> None:
     # Two images: torch.export takes a batch of one for a constant.
     example = torch.zeros(2, description.height, description.width, 3, dtype=torch.uint8)
     torch.onnx.export(
         ExportGraph(method).eval(),
         (example,),
-        folder / "model.onnx",
+        file,
         input_names=["image"],
         output_names=["depth", "sigma"],
         opset_version=OPSET,
@@ -89,41 +115,50 @@ def export(method: Method, folder: Path, description: ModelBundle) -> ModelBundl
         dynamic_shapes={"image": {0: torch.export.Dim("N")}},
         verbose=False,
     )
-    bundle = bundles.save(description, folder)
-    try:
-        check_parity(method, bundle)
-    except ExportError:
-        (folder / "bundle.yaml").unlink()
-        raise
-    return bundle
 
 
 def check_parity(method: Method, bundle: ModelBundle, images: UInt8Array | None = None) -> float:
-    """Largest relative difference between the graph and torch, on noise and ramps. Raises ExportError above PARITY."""
+    """Largest relative difference between the graph and torch, on noise and ramps.
+
+    Raises ExportError unless it is below PARITY; a value that is not finite never is.
+    """
     if images is None:
         shape = (bundle.height, bundle.width, 3)
         noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         ramp = np.broadcast_to(np.linspace(0, 255, bundle.height, dtype=np.uint8)[:, None, None], shape)
         images = np.stack([noise, ramp])
-    engine = load_engine(bundle, threads=1)
-    pairs = zip(engine.infer(images), TorchEngine(method).infer(images), strict=True)
-    difference = max(float(np.max(np.abs(a - b) / np.abs(b))) for a, b in pairs)
-    engine.close()
+    with closing(load_engine(bundle, threads=1)) as engine, np.errstate(divide="ignore", invalid="ignore"):
+        pairs = zip(engine.infer(images), TorchEngine(method).infer(images), strict=True)
+        difference = float(np.max([np.abs(a - b) / np.abs(b) for a, b in pairs]))  # max() would pass over a NaN
     if not difference < PARITY:
-        raise ExportError(f"{bundle.graph_path}: differs from torch by {difference:.2g} relative; expected below {PARITY:g}")
+        raise ExportError(
+            f"{bundle.name}: model.onnx differs from torch by {difference:.2g} relative; expected below {PARITY:g}: "
+            "the network's depth is not finite, or an operation of it does not survive the export"
+        )
     return difference
 
 
 def provenance(checkpoint: Path) -> dict[str, str]:
-    """Where a bundle comes from: checkpoint, commit, versions."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    """Where a bundle comes from: run, step, hash of its whole configuration, commit, versions."""
     stored = read_checkpoint(checkpoint)
+    canonical = json.dumps(stored["config"], sort_keys=True).encode()
     return {
         "run": checkpoint.parent.name,
         "step": str(stored["step"]),
-        "commit": commit or "unknown",
+        "config": hashlib.sha256(canonical).hexdigest()[:12],
+        "commit": _commit(),
         "torch": str(torch.__version__),
     }
+
+
+def _commit() -> str:
+    """Commit of this code, "unknown" outside a repository or without git."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return found.stdout.strip() or "unknown"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

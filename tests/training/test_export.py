@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +17,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from depth_ros import bundle as bundles
 from depth_ros.engines import load_engine
-from depth_ros.types import CameraModel
+from depth_ros.estimator import Estimator
+from depth_ros.types import CameraModel, InputError
 from training.checkpoint import save_checkpoint
 from training.config import TrainConfig
 from training.data.truth import open_evaluation_set
 from training.evaluate import TorchEngine, describe_method, evaluate, open_estimator
-from training.export import ExportError, calibrate_sigma, check_parity, export, main
+from training.export import ExportError, calibrate_sigma, check_parity, export, main, provenance
 from training.methods import METHODS, Method
 
 Build = Callable[..., Method]
@@ -64,6 +67,23 @@ class Known(Method):
         return depth, self.sigma_calibration * torch.ones_like(depth)
 
 
+class Unsure(Known):
+    """A depth as it should be and no sigma."""
+
+    def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        depth, sigma = super().predict(image)
+        return depth, sigma * float("nan")
+
+
+class HalfSky(Known):
+    """10 m with a sigma of 1 m on the left; on the right, beyond what the bundle calls in range."""
+
+    def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        depth, sigma = super().predict(image)
+        right = torch.arange(depth.shape[-1]) >= depth.shape[-1] // 2
+        return torch.where(right, 1000.0, depth), sigma
+
+
 class Restless(Known):
     """Says something else each time, so that no graph can agree with it."""
 
@@ -78,8 +98,26 @@ def test_the_bundle_says_where_it_comes_from(exported: Path, camera: CameraModel
     assert (bundle.fx, bundle.fy) == pytest.approx((camera.fx, camera.fy))
     assert (bundle.trained_on, bundle.licence) == ("nothing", "Apache-2.0")
     assert bundle.provenance["step"] == "12"
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert bundle.provenance["commit"] == (commit.stdout.strip() or "unknown")
     assert bundle.graph_path.stat().st_size < 20e6
     assert bundle.metrics["images"] == 4
+
+
+def test_without_git_the_commit_is_unknown(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance(checkpoint)["commit"] == "unknown"
+
+
+def test_the_configuration_has_a_name_that_changes_with_it(tmp_path: Path, build: Build) -> None:
+    names = []
+    for number, rate in enumerate((1e-3, 1e-3, 2e-3)):
+        method = build("supervised", optim={"learning_rate": rate})
+        path = tmp_path / f"{number}.ckpt"
+        save_checkpoint(path, {"average": AveragedModel(method, use_buffers=True)}, method.config, number, 1.0)
+        names.append(provenance(path)["config"])
+    assert names[0] == names[1] != names[2]
+    assert all(re.fullmatch(r"[0-9a-f]{12}", name) for name in names)
 
 
 def test_calibrated_sigma_holds_on_the_half_that_was_not_used(exported: Path, street_set: Path) -> None:
@@ -115,16 +153,28 @@ def test_the_graph_of_every_prediction_agrees_with_torch(tmp_path: Path, build: 
 
 def test_a_graph_that_disagrees_is_refused(exported: Path, build: Build) -> None:
     other = build("supervised").eval()
-    with pytest.raises(ExportError, match=r"model.onnx: differs from torch by .* relative; expected below 0.001"):
+    with pytest.raises(ExportError, match=r"mine: model.onnx differs from torch by .* relative; expected below 0.001"):
         check_parity(other, bundles.load(exported))
 
 
-def test_a_graph_that_is_not_what_was_trained_leaves_no_bundle(tmp_path: Path, make_config) -> None:  # type: ignore[no-untyped-def]
-    method = Restless(make_config()).eval()
-    with pytest.raises(ExportError, match="differs from torch"):
+@pytest.mark.parametrize("kind", [Restless, Unsure])
+def test_a_graph_that_is_not_what_was_trained_leaves_no_bundle(tmp_path: Path, make_config, kind: type[Known]) -> None:  # type: ignore[no-untyped-def]
+    method = kind(make_config()).eval()
+    with pytest.raises(ExportError, match=r"mine: model.onnx differs from torch by"):
         export(method, tmp_path / "mine", describe_method(method, "mine"))
-    with pytest.raises(bundles.BundleError, match=r"bundle.yaml: missing"):
-        bundles.load(tmp_path / "mine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_fails_leaves_the_bundle_that_was_there(tmp_path: Path, make_config) -> None:  # type: ignore[no-untyped-def]
+    folder, good, bad = tmp_path / "mine", Known(make_config()).eval(), Restless(make_config()).eval()
+    bundle = export(good, folder, describe_method(good, "mine"))
+    with pytest.raises(ExportError):
+        export(bad, folder, describe_method(bad, "other"))
+    assert bundles.load(folder) == bundle
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["bundle.yaml", "mine", "model.onnx"]
+    again = export(good, folder, describe_method(good, "again"))
+    assert bundles.load(folder) == again
+    assert again.name == "again"
 
 
 def test_sigma_is_scaled_to_the_errors(tmp_path: Path, make_config, camera: CameraModel, write_set) -> None:  # type: ignore[no-untyped-def]
@@ -149,6 +199,40 @@ def test_images_weigh_alike_in_the_calibration(tmp_path: Path, make_config, came
     assert calibrate_sigma(method, open_evaluation_set(folder)) == pytest.approx(5.0, rel=1e-3)
     dataset = open_evaluation_set(write_set(tmp_path / "more", camera, np.zeros((4, 64, 192, 3), np.uint8), truths[[0, 1, 2, 0]]))
     assert calibrate_sigma(method, dataset) == pytest.approx(2.0, rel=1e-3)  # now three of four
+
+
+@pytest.fixture
+def half_sky(make_config, camera: CameraModel) -> HalfSky:  # type: ignore[no-untyped-def]
+    method = HalfSky(make_config())
+    method.focal.copy_(torch.tensor([camera.fx, camera.fy]))
+    return method
+
+
+@pytest.mark.parametrize("sky", [0, 20, 31])
+def test_pixels_out_of_range_are_misses_in_the_calibration(
+    tmp_path: Path, half_sky: HalfSky, camera: CameraModel, write_set, sky: int
+) -> None:  # type: ignore[no-untyped-def]
+    """Errors of 1/16, 2/16, ... m and `sky` misses, 100 pixels in all: 69 of them, at least 68.27 %, are within 69/16 m."""
+    truth = np.zeros((1, 64, 192))
+    rows, columns = np.divmod(np.arange(100 - sky), 50)
+    truth[0, 40 + rows, 20 + columns] = 10 + (1 + np.arange(100 - sky)) / 16
+    truth[0, 45, 120 : 120 + sky] = 12.0
+    dataset = open_evaluation_set(write_set(tmp_path / "set", camera, np.zeros((1, 64, 192, 3), np.uint8), truth))
+    found = calibrate_sigma(half_sky, dataset)
+    assert found == pytest.approx(69 / 16, rel=1e-4)
+    half_sky.sigma_calibration.mul_(found * (1 + 1e-6))
+    scores = evaluate(Estimator(describe_method(half_sky, "half"), TorchEngine(half_sky)), dataset)
+    assert scores["coverage_1sigma"] == pytest.approx(0.69)
+
+
+def test_sigma_cannot_be_fitted_where_too_much_is_out_of_range(
+    tmp_path: Path, half_sky: HalfSky, camera: CameraModel, write_set
+) -> None:  # type: ignore[no-untyped-def]
+    truth = np.zeros((1, 64, 192))
+    truth[0, 40, 61:131] = 12.0  # 35 of 70 pixels
+    dataset = open_evaluation_set(write_set(tmp_path / "set", camera, np.zeros((1, 64, 192, 3), np.uint8), truth))
+    with pytest.raises(InputError, match="set: over 32% of the measured pixels are out of this model's range"):
+        calibrate_sigma(half_sky, dataset)
 
 
 def test_what_cannot_be_exported_is_one_line(
