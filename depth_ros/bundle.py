@@ -94,6 +94,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{file}: missing; expected a model bundle (a folder with model.onnx and bundle.yaml)") from None
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read ({error.strerror}); expected a file that this user may read") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BundleError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
@@ -130,7 +132,10 @@ def _check_values(file: Path, values: dict[str, Any]) -> None:
 
 def _sha256(file: Path) -> str:
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
+    try:
+        with file.open("rb") as stream:
+            for block in iter(lambda: stream.read(1 << 20), b""):
+                digest.update(block)
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read ({error.strerror}); expected a file that this user may read") from error
     return digest.hexdigest()

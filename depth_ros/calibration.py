@@ -25,7 +25,7 @@ def camera_from_matrices(
     """Return the camera of a RAW image from the fields of sensor_msgs/CameraInfo (K (9,), D (n,), R (9,), P (12,)).
 
     The image needs no rectification, and the camera no distortion, where D is zero, R the identity and P has K's numbers.
-    An R or P of zeros counts as not given. Raises InputError on an uncalibrated (zero) K or an unknown model.
+    An R or P of zeros, or an empty D, counts as not given. Raises InputError on an uncalibrated (zero) K or an unknown model.
     """
     if not np.any(K):
         raise InputError("K is all zeros, the camera is not calibrated: calibrate it (camera_calibration) and publish the result")
@@ -36,7 +36,10 @@ def camera_from_matrices(
     same_pinhole = projection is None or np.allclose(projection, (fx, fy, cx, cy), rtol=0, atol=1e-6 * max(fx, fy))
     if not np.any(D) and same_pinhole and np.allclose(rotation, IDENTITY_ROTATION, rtol=0, atol=1e-9):
         return plain
-    distortion = Distortion(_model_name(model, D), tuple(map(float, D)), rotation, projection)
+    name = _model_name(model, D)
+    if not len(D) and name != "equidistant":  # only R and P are to be applied; a fisheye bends even at D = 0
+        name, D = "plumb_bob", np.zeros(5)
+    distortion = Distortion(name, tuple(map(float, D)), rotation, projection)
     return CameraModel(width, height, fx, fy, cx, cy, distortion)
 
 

@@ -21,7 +21,9 @@ class TruthFolder:
 
     folder: Path
     scale: float  # PNG value of one metre (of one pixel, for disparity)
-    focal_baseline: float | None = None  # [px m] where the files hold disparity: depth = focal_baseline / disparity
+    # [px m] where the files hold disparity: depth = focal_baseline / disparity. This is for rectified pairs with one
+    # principal point; Middlebury's doffs is not added, so its sets with doffs != 0 need depth files.
+    focal_baseline: float | None = None
 
     def __post_init__(self) -> None:
         if not self.folder.is_dir() or not any(self.folder.glob("*.png")):

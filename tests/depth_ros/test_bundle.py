@@ -1,5 +1,6 @@
 """Every way in which a bundle folder can be wrong gives one line that names the file, the key and what was found."""
 
+import os
 import shutil
 
 import pytest
@@ -70,6 +71,21 @@ def test_unreadable_yaml(make_bundle, content):
     folder = make_bundle().path
     (folder / "bundle.yaml").write_bytes(content)
     assert f"{folder / 'bundle.yaml'}: not readable as YAML" in refusal(folder)
+
+
+def test_yaml_that_is_a_folder(make_bundle):
+    folder = make_bundle().path
+    (folder / "bundle.yaml").unlink()
+    (folder / "bundle.yaml").mkdir()
+    assert refusal(folder).startswith(f"{folder / 'bundle.yaml'}: cannot be read (Is a directory)")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["bundle.yaml", "model.onnx"])
+def test_file_of_somebody_else(make_bundle, name):
+    file = make_bundle().path / name
+    file.chmod(0)
+    assert refusal(file.parent).startswith(f"{file}: cannot be read (Permission denied)")
 
 
 @pytest.mark.parametrize("content", ["", "just text", "- a list"])

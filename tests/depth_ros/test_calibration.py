@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from depth_ros.calibration import camera_from_matrices, load_calibration, save_calibration
+from depth_ros.images import Rectifier
 from depth_ros.types import CameraModel, Distortion, InputError
 
 # As the ROS camera_calibration tool writes it.
@@ -115,6 +116,18 @@ def test_rectified_focal_length_alone_needs_rectification():
     camera = camera_from_matrices(60, 40, K, "plumb_bob", np.zeros(5), IDENTITY, P)
     assert camera.rectified() == CameraModel(60, 40, 80, 80, 30, 20)
     assert camera.distortion is not None
+
+
+@pytest.mark.parametrize("model", ["", "none", "plumb_bob", "rational_polynomial"])
+def test_rectification_of_a_lens_without_distortion(model):
+    """D = [], as drivers send for a perfect lens, beside a P that halves the focal length: the image shrinks about (cx, cy)."""
+    K = np.array([100.0, 0, 30, 0, 100, 20, 0, 0, 1])
+    P = np.array([50.0, 0, 30, 0, 0, 50, 20, 0, 0, 0, 1, 0])
+    camera = camera_from_matrices(61, 41, K, model, np.zeros(0), IDENTITY, P)
+    image = np.zeros((41, 61, 3), np.uint8)
+    image[20, 50] = 255
+    rows, columns, _ = np.nonzero(Rectifier(camera)(image))
+    assert set(zip(rows, columns, strict=True)) == {(20, 40)}
 
 
 @pytest.mark.parametrize(
