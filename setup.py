@@ -7,9 +7,9 @@ from setuptools import find_packages, setup
 NAME = "depth_ros"
 
 
-def share(*folders: str) -> list[tuple[str, list[str]]]:
-    """Return setuptools' data_files that install every file below `folders` under share/depth_ros."""
-    files = [path for folder in folders for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+def share(folder: str) -> list[tuple[str, list[str]]]:
+    """Return setuptools' data_files that install every file below `folder` under share/depth_ros."""
+    files = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
     return [(f"share/{NAME}/{path.parent}", [str(path)]) for path in files]
 
 
@@ -20,7 +20,8 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
-        *share("launch", "models"),
+        (f"share/{NAME}/launch", sorted(str(path) for path in Path("launch").glob("*.launch.py"))),
+        *share("models"),
         (f"share/{NAME}/config", sorted(str(path) for path in Path("config").glob("*.*"))),
     ],
     install_requires=["setuptools"],

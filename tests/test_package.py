@@ -73,6 +73,8 @@ def installed(tmp_path, make_bundle) -> Path:
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         copy(ROOT / part, source / part)
     shutil.copytree(make_bundle().path, source / "models" / "default")
+    (source / "launch" / "__pycache__").mkdir(exist_ok=True)
+    (source / "launch" / "__pycache__" / "mono_depth.launch.pyc").touch()  # as importing the launch file leaves it
     done = subprocess.run(
         [sys.executable, "-m", "colcon", "build", "--event-handlers", "console_direct+"],
         cwd=workspace, capture_output=True, text=True, check=False, env={**os.environ, "COLCON_LOG_PATH": str(workspace / "log")},
@@ -93,6 +95,7 @@ def test_colcon_build_installs_what_ros_looks_for(installed):
         assert (share / name).is_file(), name
     assert (installed / "share" / "ament_index" / "resource_index" / "packages" / "depth_ros").is_file()
     assert not list(installed.rglob("training"))  # stays off the robot
+    assert [file.name for file in (share / "launch").iterdir()] == ["mono_depth.launch.py"]
 
 
 def test_installed_node_starts_with_the_installed_model(installed, tmp_path):

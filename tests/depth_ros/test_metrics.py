@@ -111,7 +111,7 @@ def test_coverage_of_gaussian_errors_is_the_normal_distributions():
 
 
 def curve_area(error, uncertainty):
-    """Methods note 7.2 read literally: thresholds at percentiles of -u, masks, a mean each, 0 at the end, trapezoid."""
+    """Protocol of Poggi et al. (CVPR 2020), literally: thresholds at percentiles of -u, masks, means, 0 at the end, trapezoid."""
     values = []
     for percentile in range(0, 100, 2):
         threshold = np.percentile(-uncertainty, percentile)
