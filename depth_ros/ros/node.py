@@ -22,7 +22,6 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, T
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
@@ -61,6 +60,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self.params = params.declare(self)
         self.add_on_set_parameters_callback(self._check_parameters)
         self._engine: Engine | None = None
+        self._engine_is_busy = False  # with an image that did not end in time
         self._estimator: Estimator | None = None
         self._publishers_by_topic: dict[str, LifecyclePublisher] = {}
         self._undo_activate: list[Callable[[], object]] = []
@@ -82,20 +82,15 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             model = bundle.load(self.params.model or params.default_model())
             self._engine = load_engine(model, self.params.engine, self.params.threads)
             self._estimator = Estimator(model, self._engine)
+            self._advertise()
         except (BundleError, EngineError, InputError) as error:
             self.get_logger().error(f"cannot configure: {error}")
             return self._release(FAILURE)
         except Exception:  # rclpy would swallow it and say nothing
             self.get_logger().error(f"cannot configure: {traceback.format_exc()}")
             return self._release(FAILURE)
-        for topic, kind in OUTPUTS.items():
-            self._publishers_by_topic[topic] = self.create_lifecycle_publisher(
-                kind, topic, QoSProfile(depth=QUEUE), qos_overriding_options=QoSOverridingOptions.with_default_policies()
-            )
-        device = self._engine.describe()
-        self.get_logger().info(f"model '{model.name}' ({model.kind}, {model.width}x{model.height}) on {device}")
-        if "CPU" in device:
-            self.get_logger().warning("depth runs on the CPU, not on an accelerator")
+        shape = f"{model.kind}, {model.width}x{model.height}"
+        self.get_logger().info(f"model '{model.name}' ({shape}) on {self._engine.describe()}")
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -108,9 +103,13 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         except Exception as error:  # whatever the backend raises, its model does not run here
             self.get_logger().error(f"cannot activate: the model does not run: {error}")
             return FAILURE
-        super().on_activate(state)  # the publishers
-        self._start()
-        return SUCCESS
+        try:
+            self._start()
+        except InputError as error:
+            self.get_logger().error(f"cannot activate: {error}")
+            self._stop()
+            return FAILURE
+        return super().on_activate(state)  # the publishers
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and let the frame in work end."""
@@ -139,19 +138,26 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             response.success = False
             return response
 
+    def _advertise(self) -> None:
+        for topic, kind in OUTPUTS.items():
+            with params.qos_of(self, topic) as overridable:
+                self._publishers_by_topic[topic] = self.create_lifecycle_publisher(
+                    kind, topic, QoSProfile(depth=QUEUE), qos_overriding_options=overridable
+                )
+
     def _start(self) -> None:
         assert self._estimator is not None
         self._info = None
         self._health = Health()
         self._pipeline = Pipeline(self._estimator, self._publishers_by_topic, self.get_logger().warning)
         self._worker: LatestWorker[tuple[Image, CameraInfo]] = LatestWorker(self._work, self._refuse)
-        self._undo_activate = [partial(self._worker.close, STOP_TIMEOUT_S)]
+        self._undo_activate = [self._end_work]
         best_effort = {"reliability": ReliabilityPolicy.BEST_EFFORT}  # matches every camera driver, reliable or not
         for kind, topic, callback in ((CameraInfo, "camera_info", self._on_camera_info), (Image, "image", self._on_image)):
-            subscription = self.create_subscription(
-                kind, topic, callback, QoSProfile(depth=QUEUE, **best_effort),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )  # fmt: skip
+            with params.qos_of(self, topic) as overridable:
+                subscription = self.create_subscription(
+                    kind, topic, callback, QoSProfile(depth=QUEUE, **best_effort), qos_overriding_options=overridable
+                )
             self._undo_activate.insert(0, partial(self.destroy_subscription, subscription))
         if self.params.report_period_s > 0:
             steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
@@ -165,13 +171,19 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             undo()
         self._undo_activate = []
 
+    def _end_work(self) -> None:
+        if not self._worker.close(STOP_TIMEOUT_S):
+            self.get_logger().warning(f"the image in work takes more than {STOP_TIMEOUT_S:g} s; its engine is left open")
+            self._engine_is_busy = True
+
     def _release(self, result: TransitionCallbackReturn) -> TransitionCallbackReturn:
         for publisher in self._publishers_by_topic.values():
             self.destroy_lifecycle_publisher(publisher)
         self._publishers_by_topic = {}
-        if self._engine is not None:
+        if self._engine is not None and not self._engine_is_busy:  # closed under running work it could crash the process
             self._engine.close()
         self._engine = self._estimator = None
+        self._engine_is_busy = False
         return result
 
     # ---- frames

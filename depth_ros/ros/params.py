@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from depth_ros.types import InputError
 
@@ -77,6 +79,18 @@ def accept_integers(node: Node, defaults: Mapping[str, object]) -> None:
 def read(node: Node) -> NodeParams:
     """Return the current values."""
     return NodeParams(**{item.name: node.get_parameter(item.name).value for item in fields(NodeParams)})
+
+
+@contextmanager
+def qos_of(node: Node, topic: str) -> Iterator[QoSOverridingOptions]:
+    """Give what makes a topic's QoS overridable; InputError naming the topic if it cannot be created with its overrides."""
+    try:
+        yield QoSOverridingOptions.with_default_policies()
+    except Exception as error:  # rclpy has a class for every kind of mistake, and names no topic
+        raise InputError(
+            f"{node.resolve_topic_name(topic)} cannot be created: {error}; expected in its qos_overrides "
+            "reliability: reliable or best_effort, history: keep_last or keep_all, depth: a whole number"
+        ) from error
 
 
 def default_model() -> Path:

@@ -49,11 +49,21 @@ def colour_range_upside_down(bundle, tmp_path):
     return {"model": bundle.path, "color_min_depth": 10, "color_max_depth": 5}, ["color_max_depth is 5.0"]
 
 
+def unknown_qos_of_a_publisher(bundle, tmp_path):
+    return {"model": bundle.path, "qos_overrides./points.publisher.reliability": "besteffort"}, [
+        "cannot configure", "/points", "`reliability`: `besteffort`", "best_effort",
+    ]  # fmt: skip
+
+
+def unknown_qos_of_a_subscription(bundle, tmp_path):
+    return {"model": bundle.path, "qos_overrides./image.subscription.depth": "many"}, ["cannot activate", "/image", "depth"]
+
+
 @pytest.mark.parametrize(
     "fault",
     [
         missing_bundle, wrong_hash, unknown_bundle_key, unknown_engine, unknown_parameter, parameter_out_of_range,
-        parameter_of_wrong_type, colour_range_upside_down,
+        parameter_of_wrong_type, colour_range_upside_down, unknown_qos_of_a_publisher, unknown_qos_of_a_subscription,
     ],
 )  # fmt: skip
 def test_start_fails_with_one_clear_line(start, make_bundle, tmp_path, fault):

@@ -147,3 +147,39 @@ def test_interrupt_while_it_loads(start, make_bundle):
     assert process.wait(5) == 0
     assert "waiting for images" not in process.log()
     assert "Traceback" not in process.log()
+
+
+SLOW_ENGINE = """
+import sys, time
+from depth_ros import engines
+from depth_ros.engines import onnxrt
+from depth_ros.ros import node
+
+class Slow(onnxrt.OnnxRuntimeEngine):
+    def infer(self, image):
+        if image.any():  # not the warm-up
+            print("ENGINE AT WORK", flush=True)
+            time.sleep(60)
+        return super().infer(image)
+    def close(self):
+        print("ENGINE CLOSED", flush=True)
+
+def load(bundle, threads):
+    return Slow(bundle, onnxrt.load(bundle, threads)._session, threads)
+
+engines.ENGINES["slow"] = "slow_node"
+if __name__ == "__main__":
+    sys.exit(node.main())
+"""
+
+
+def test_engine_is_not_closed_under_running_work(start, client, make_bundle, tmp_path):
+    (tmp_path / "slow_node.py").write_text(SLOW_ENGINE)
+    process = start("slow_node", env={"PYTHONPATH": str(tmp_path)}, model=make_bundle().path, engine="slow").wait_ready()
+    client.listen("depth/image_rect")
+    client.send_until(lambda: "ENGINE AT WORK" in process.log(), wall(), info_message(), "an image in work")
+    process.interrupt()
+    assert process.wait() == 0, process.log()
+    (warning,) = process.lines("WARN")
+    assert "the image in work takes more than 5 s" in warning
+    assert "ENGINE CLOSED" not in process.log()
