@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from depth_ros.types import CameraModel, Distortion, Float32Array, Float64Array, InputError, UInt8Array
+from depth_ros.types import BoolArray, CameraModel, Distortion, Float32Array, Float64Array, InputError, UInt8Array
 
 
 class UnsupportedEncodingError(InputError):
@@ -82,12 +82,14 @@ _COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equid
 class Rectifier:
     """Removes a camera's lens distortion; the maps are made once. A camera without distortion passes unchanged.
 
+    `unseen` is the mask (H, W) of rectified pixels that the lens did not see, None where there are none.
     Raises InputError on construction if the distortion's numbers do not fit its model.
     """
 
     def __init__(self, camera: CameraModel) -> None:
         self.camera = camera.rectified()
         self._maps = None if camera.distortion is None else _rectification_maps(camera, camera.distortion)
+        self.unseen = self._unseen()
 
     def __call__(self, image: UInt8Array) -> UInt8Array:
         """Return the rectified image, same size (H, W, 3), bilinear; what the lens did not see is black."""
@@ -100,6 +102,13 @@ class Rectifier:
             return image
         rectified: UInt8Array = cv2.remap(image, *self._maps, interpolation=cv2.INTER_LINEAR)
         return rectified
+
+    def _unseen(self) -> BoolArray | None:
+        if self._maps is None:
+            return None
+        white = np.full((self.camera.height, self.camera.width), 255, np.uint8)
+        unseen = cv2.remap(white, *self._maps, interpolation=cv2.INTER_LINEAR) < 128  # mostly from beyond the image's border
+        return unseen if unseen.any() else None
 
 
 def _rectification_maps(camera: CameraModel, distortion: Distortion) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+BoolArray = NDArray[np.bool_]
 UInt8Array = NDArray[np.uint8]
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -117,3 +118,10 @@ class DepthPrediction:
             array = getattr(self, name)
             if array.shape != expected or array.dtype != np.float32:
                 raise InputError(f"{name} is {array.shape} {array.dtype}; expected {expected} float32")
+
+    def without(self, mask: BoolArray | None) -> DepthPrediction:
+        """Return the prediction with NaN where mask (H, W) is true (itself where there is no mask)."""
+        if mask is None:
+            return self
+        nan = np.float32(np.nan)
+        return DepthPrediction(np.where(mask, nan, self.depth), np.where(mask, nan, self.sigma), self.camera)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import cv2
+import numpy as np
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
@@ -13,7 +15,7 @@ from depth_ros.estimator import Estimator, upsample
 from depth_ros.images import Rectifier, colorize
 from depth_ros.ros import messages
 from depth_ros.ros.params import NodeParams
-from depth_ros.types import CameraModel, DepthPrediction, Frame, UInt8Array
+from depth_ros.types import BoolArray, CameraModel, DepthPrediction, Frame, UInt8Array
 
 FULL_RESOLUTION = {"depth/image_rect", "depth/uncertainty", "depth/image_color"}
 
@@ -30,6 +32,8 @@ class Pipeline:
         self._warn = warn
         self._camera: CameraModel | None = None  # the camera that _rectifier was made for
         self._rectifier: Rectifier | None = None
+        self._unseen: BoolArray | None = None  # what the rectifier leaves black
+        self._unseen_small: BoolArray | None = None  # the same at the network's resolution
         self._cloud: tuple[tuple[CameraModel, int], CloudBuilder] | None = None
 
     def answer(self, image: Image, info: CameraInfo, params: NodeParams) -> bool:
@@ -48,7 +52,7 @@ class Pipeline:
         camera = messages.camera_model(info, params.image_is_rectified)
         raw = Frame(messages.image_array(image), camera, messages.stamp_ns(image.header), image.header.frame_id)
         if camera != self._camera:
-            self._camera, self._rectifier = camera, Rectifier(camera) if camera.distortion else None
+            self._prepare(camera)
             warning = self._estimator.aspect_warning(camera.rectified())
             if warning:
                 self._warn(warning)
@@ -56,12 +60,20 @@ class Pipeline:
             return raw
         return Frame(self._rectifier(raw.image), self._rectifier.camera, raw.stamp_ns, raw.frame_id)
 
+    def _prepare(self, camera: CameraModel) -> None:
+        self._camera, self._rectifier = camera, Rectifier(camera) if camera.distortion else None
+        self._unseen = self._unseen_small = self._rectifier.unseen if self._rectifier else None
+        if self._unseen is not None:
+            size = self._estimator.bundle.width, self._estimator.bundle.height
+            self._unseen_small = cv2.resize(self._unseen.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT).view(bool)
+
     def _publish_depth(self, frame: Frame, header: Header, wanted: set[str], params: NodeParams) -> None:
         small = self._estimator.resize(frame)  # once, for the network and for the cloud's colours
         prediction = self._estimator.predict([small])[0]
         full = prediction
         if wanted & FULL_RESOLUTION or params.cloud_full_resolution:
-            full = upsample(prediction, frame.camera)
+            full = upsample(prediction, frame.camera).without(self._unseen)
+        prediction = prediction.without(self._unseen_small)
         answers: dict[str, Callable[[], Image | PointCloud2]] = {
             "depth/image_rect": lambda: messages.depth_image(full.depth, header),
             "depth/uncertainty": lambda: messages.depth_image(full.sigma, header),

@@ -178,12 +178,32 @@ def test_distorted_point_lands_at_its_pinhole_position(model, rotated):
         np.testing.assert_allclose(found, (target_u, target_v), atol=0.1)
 
 
+def test_what_a_real_lens_did_not_see_is_known(shared_data):
+    """EuRoC's lens is undone with a wider pinhole, so that the corners are black; where a pixel's ray falls says which."""
+    meta = json.loads((shared_data / "euroc_v1_micro" / "meta.json").read_text())
+    (fx, _, cx), (_, fy, cy), _ = meta["K"]
+    k1, k2, p1, p2 = meta["distortion_radtan"]
+    width, height = meta["width"], meta["height"]
+    lens = Distortion("plumb_bob", (k1, k2, p1, p2), projection=(0.7 * fx, 0.7 * fy, cx, cy))
+    rectifier = Rectifier(CameraModel(width, height, fx, fy, cx, cy, lens))
+    v, u = np.mgrid[:height, :width]
+    x, y = distort_plumb_bob((u - cx) / (0.7 * fx), (v - cy) / (0.7 * fy), (k1, k2, p1, p2, 0.0))
+    x, y = fx * x + cx, fy * y + cy
+    beyond = np.maximum(np.abs(x - (width - 1) / 2) - width / 2, np.abs(y - (height - 1) / 2) - height / 2)  # [px] of the border
+    assert rectifier.unseen[beyond > 0.6].all()
+    assert not rectifier.unseen[beyond < -0.6].any()
+    assert 0.02 < rectifier.unseen.mean() < 0.6
+    white = rectifier(np.full((height, width, 3), 255, np.uint8))
+    assert (white[rectifier.unseen] < 128).all()
+
+
 def test_camera_without_distortion_passes_the_image_on():
     image = np.zeros((4, 6, 3), np.uint8)
     camera = CameraModel(6, 4, 5.0, 5.0, 2.5, 1.5)
     rectifier = Rectifier(camera)
     assert rectifier(image) is image
     assert rectifier.camera == camera
+    assert rectifier.unseen is None
 
 
 def test_rectifier_refuses_an_image_of_another_size():

@@ -11,8 +11,11 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 import cv2
+import onnx
 from harness import NODE, OUTPUTS, cloud_array, depth_array, image_message, info_message, stamp, wall
 from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from depth_ros import bundle
 
 
 @pytest.fixture
@@ -159,6 +162,29 @@ def test_distorted_camera_is_rectified(start, client, make_bundle, shared_data):
     error = np.abs(seen - cv2.undistort(raw, K, D))[inner].mean()
     assert error < 1.0  # fixed-point maps, and grey below 1 is "no depth"
     assert error < 0.2 * np.abs(seen - raw)[inner].mean()
+
+
+def test_what_the_lens_did_not_see_has_no_depth(start, client, make_bundle):
+    """A P of half the focal length: the rectified image shows the raw one at half its size, and black around it."""
+    model = make_bundle(max_depth=1000.0)
+    graph = onnx.load(model.graph_path)
+    for node in graph.graph.node:
+        node.op_type = node.op_type.replace("Div", "Add")  # depth = red + 10, sigma = green + 100: an answer on black, too
+    onnx.save(graph, model.graph_path)
+    bundle.save(model, model.path)
+    info = info_message()
+    info.d, info.p = [], [50.0, 0.0, 60.0, 0.0, 0.0, 50.0, 30.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    start(NODE, model=model.path, max_relative_sigma=0, max_edge_step=0).wait_ready()
+    topics = ("depth/image_rect", "depth/uncertainty", "points")
+    client.listen(*topics)
+    depth, sigma, points = client.ask(wall(), info, *topics)
+    # Raw pixel 2 u - 60 lies in an image of 128 pixels for u = 30 ... 93, 2 v - 30 in one of 64 for v = 15 ... 46.
+    expected = np.zeros((64, 128), bool)
+    expected[15:47, 30:94] = True
+    np.testing.assert_array_equal(np.isfinite(depth_array(depth)), expected)
+    np.testing.assert_array_equal(np.isfinite(depth_array(sigma)), expected)
+    assert not np.isinf(depth_array(depth)).any()
+    np.testing.assert_array_equal(np.isfinite(cloud_array(points)["z"]), expected[1::2, 1::2])  # the network's 64x32
 
 
 def test_rectified_image_with_distortion_in_its_camera_info(start, client, make_bundle):
