@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -34,7 +34,7 @@ class DataConfig:
     street_views: tuple[str, ...] = ()  # of street samples: before, after, right (0.54 m); none: their exact depth alone
     flip: bool = True
     max_zoom: float = 1.0  # random crop of 1/zoom of the image, resized back; the camera follows
-    colour_jitter: float = 0.2  # brightness, contrast and saturation within 1 +- this; the networks' input only
+    colour_jitter: float = 0.2  # brightness, contrast, saturation and gamma within 1 +- this; the networks' input only
     workers: int = 1  # loader processes
 
 
@@ -102,6 +102,18 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
 
+# What a value has to be besides its type.
+RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("data.width", "data.height"), lambda value: value > 0 and value % 32 == 0, "a multiple of 32"),
+    (("data.street_share", "data.colour_jitter"), lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+    (("data.max_zoom",), lambda value: value >= 1, "1 (no zoom) or more"),
+    (("data.street_samples", "method.scales", "optim.batch_size"), lambda value: value >= 1, "1 or more"),
+    (("run.max_steps", "run.log_every", "run.validate_every"), lambda value: value >= 1, "1 or more"),
+    (("optim.ema",), lambda value: 0 <= value < 1, "from 0 (no average) to below 1"),
+    (("run.devices",), lambda value: value == 1, "1: several devices are not supported yet"),
+)
+
+
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML of differences and apply overrides like `run.max_steps=100`. Raises ConfigError."""
     try:
@@ -109,13 +121,25 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainConfig:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; expected a training YAML such as config/train/monodepth2.yaml") from error
     config: TrainConfig = merge(TrainConfig(), _parse(text, str(path)) or {}, str(path))
+    check(config, str(path))
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or "." not in name:
             raise ConfigError(f"--set {override}: expected section.key=value, for example run.max_steps=100")
         section, key = name.split(".", 1)
         config = merge(config, {section: {key: _parse(text, f"--set {override}") if text else ""}}, f"--set {override}")
+        check(config, f"--set {override}")
     return config
+
+
+def check(config: TrainConfig, where: str) -> None:
+    """Raise ConfigError, naming `where` and the key, if a value is outside its range."""
+    for keys, fits, expected in RANGES:
+        for key in keys:
+            section, name = key.split(".")
+            value = getattr(getattr(config, section), name)
+            if not fits(value):
+                raise ConfigError(f"{where}: {key} is {value}; expected {expected}")
 
 
 def _parse(text: str | bytes, where: str) -> Any:

@@ -73,6 +73,40 @@ def test_yaml_errors_are_one_line_that_names_the_key(tmp_path: Path, text: str, 
 
 
 @pytest.mark.parametrize(
+    ("key", "good", "bad", "expected"),
+    [
+        ("data.width", [32, 416], [0, -32, 100], "a multiple of 32"),
+        ("data.height", [128], [0, 127], "a multiple of 32"),
+        ("data.street_share", [0, 0.5, 1], [-0.1, 1.01, ".nan"], "a share from 0 to 1"),
+        ("data.colour_jitter", [0, 1], [-0.1, 1.5], "a share from 0 to 1"),
+        ("data.street_samples", [1], [0], "1 or more"),
+        ("data.max_zoom", [1, 2.5], [0.99, 0, ".nan"], "1 (no zoom) or more"),
+        ("method.scales", [1, 4], [0, -1], "1 or more"),
+        ("optim.batch_size", [1], [0, -8], "1 or more"),
+        ("optim.ema", [0, 0.999], [1, -0.1, ".nan"], "from 0 (no average) to below 1"),
+        ("run.max_steps", [1], [0, -5], "1 or more"),
+        ("run.log_every", [1], [0], "1 or more"),
+        ("run.validate_every", [1], [0], "1 or more"),
+        ("run.devices", [1], [0, 2], "1: several devices are not supported yet"),
+    ],
+)
+def test_values_out_of_range_name_their_key(tmp_path: Path, key: str, good: list, bad: list, expected: str) -> None:  # type: ignore[type-arg]
+    section, name = key.split(".")
+    for value in good:
+        config = load_config(write(tmp_path, f"{section}: {{{name}: {value}}}"), [f"{key}={value}"])
+        assert getattr(getattr(config, section), name) == value
+    for value in bad:
+        for text, overrides, where in (
+            (f"{section}: {{{name}: {value}}}", [], tmp_path / "train.yaml"),
+            ("", [f"{key}={value}"], f"--set {key}={value}"),
+        ):
+            with pytest.raises(ConfigError) as error:
+                load_config(write(tmp_path, text), overrides)
+            assert str(error.value).startswith(f"{where}: {key} is ")
+            assert str(error.value).endswith(f"; expected {expected}")
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("run.max_stepz=3", "--set run.max_stepz=3: run: unknown key 'max_stepz'; did you mean 'max_steps'?"),
