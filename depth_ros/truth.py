@@ -11,7 +11,6 @@ import numpy as np
 from depth_ros import metrics
 from depth_ros.types import DepthPrediction, Float32Array, InputError
 
-CAP_M = 80.0
 PROTOCOL = "KITTI: truth 1 mm to 80 m, Garg crop, prediction clamped to the same range, mean over images"
 
 
@@ -66,14 +65,14 @@ def judge(prediction: DepthPrediction, truth: Float32Array) -> dict[str, float]:
             f"truth is {truth.shape[1]}x{truth.shape[0]}, the depth {depth.shape[1]}x{depth.shape[0]}; "
             "expected truth at the camera's resolution"
         )
-    valid = metrics.valid_truth(truth, CAP_M) & metrics.garg_crop(*depth.shape) & ~np.isnan(depth)
+    valid = metrics.valid_truth(truth) & metrics.garg_crop(*depth.shape) & ~np.isnan(depth)
     if not valid.any():
         return {}
-    capped = np.minimum(depth, np.float32(CAP_M))  # where most of the image is +inf, the median is not
+    capped = np.minimum(depth, np.float32(metrics.CAP_M))  # where most of the image is +inf, the median is not
     scaled = depth * np.float32(metrics.median_scale(capped, truth, valid))
     return {
-        **metrics.depth_errors(depth, truth, valid, CAP_M),
-        "abs_rel_median_scaled": metrics.depth_errors(scaled, truth, valid, CAP_M)["abs_rel"],
+        **metrics.depth_errors(depth, truth, valid),
+        "abs_rel_median_scaled": metrics.depth_errors(scaled, truth, valid)["abs_rel"],
         "coverage_1sigma": metrics.coverage(depth, sigma, truth, valid, 1),
         "coverage_2sigma": metrics.coverage(depth, sigma, truth, valid, 2),
         **metrics.sparsification(depth, sigma, truth, valid),

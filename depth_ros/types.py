@@ -59,6 +59,11 @@ class CameraModel:
         if not (np.isfinite(self.cx) and np.isfinite(self.cy)):
             raise InputError(f"camera principal point is ({self.cx}, {self.cy}); expected finite pixels")
 
+    @property
+    def K(self) -> Float64Array:  # noqa: N802 (its name everywhere)
+        """Camera matrix (3, 3) [px] of the image as it is, before any rectification."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
     def resized(self, width: int, height: int) -> CameraModel:
         """Return the camera of the same image resized to width x height [px]: the same rays, cx' = (cx + 0.5) s - 0.5."""
         if self.distortion is not None:

@@ -20,7 +20,7 @@ from depth_ros import metrics
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.engines import EngineError, load_engine
 from depth_ros.estimator import Estimator, upsample
-from depth_ros.truth import CAP_M, PROTOCOL, judge
+from depth_ros.truth import PROTOCOL, judge
 from depth_ros.types import DepthPrediction, Float32Array, InputError, UInt8Array
 from training.checkpoint import load_method
 from training.config import ConfigError
@@ -101,7 +101,7 @@ def evaluate(estimator: Estimator, dataset: EvaluationSet) -> Scores:
 def evaluate_baselines(dataset: EvaluationSet) -> dict[str, Scores]:
     """Scores of a constant depth and of the set's own leave-one-out mean map: the bar that any model has to clear."""
     truths = np.array([truth for _, truth in dataset])
-    valid = metrics.valid_truth(truths, CAP_M)
+    valid = metrics.valid_truth(truths)
     if not valid.any():
         raise _nothing_to_judge(dataset)
     constant = np.exp(np.log(truths[valid]).mean())

@@ -25,7 +25,6 @@ from depth_ros import metrics
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.engines import EngineError, load_engine
 from depth_ros.estimator import Estimator, upsample
-from depth_ros.truth import CAP_M
 from depth_ros.types import InputError, UInt8Array
 from training.checkpoint import load_method, read_checkpoint
 from training.config import ConfigError
@@ -65,7 +64,7 @@ def calibrate_sigma(method: Method, dataset: EvaluationSet) -> float:
     ratios, weights = [], []
     for frame, truth in dataset:
         prediction = upsample(estimator.predict([frame])[0], frame.camera)
-        valid = metrics.valid_truth(truth, CAP_M) & metrics.garg_crop(*truth.shape) & ~np.isnan(prediction.depth)
+        valid = metrics.valid_truth(truth) & metrics.garg_crop(*truth.shape) & ~np.isnan(prediction.depth)
         if valid.any():
             depth, sigma = prediction.depth[valid], prediction.sigma[valid]
             ratio = np.where(np.isfinite(depth), np.abs(depth - truth[valid]) / sigma, np.inf)

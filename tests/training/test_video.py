@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
+from depth_ros.bundle import ModelBundle
 from depth_ros.calibration import save_calibration
-from depth_ros.types import CameraModel, Distortion, InputError
+from depth_ros.estimator import Estimator
+from depth_ros.types import CameraModel, Distortion, Frame, InputError
 from training.data.video import VideoFolder, load_camera, load_poses
 
 COUNT = 14  # frames of street_video
@@ -97,6 +99,16 @@ def test_a_distorted_recording_is_rectified(tmp_path: Path) -> None:
     assert np.abs(sample.image - halved).max() < 2.0
     assert np.abs(picture.astype(float) - straight).mean() > 3.0  # the lens matters
     assert sample.K.tolist() == [[40.0, 0.0, 32.75], [0.0, 41.0, 22.25], [0.0, 0.0, 1.0]]
+
+
+def test_training_sees_the_picture_that_the_robot_sees(street_video: Path) -> None:
+    frame = np.ascontiguousarray(cv2.imread(str(street_video / "image" / "000002.png"))[..., ::-1])
+    camera = load_camera(street_video / "camera.yaml")
+    video = VideoFolder(street_video / "image", camera, (96, 32), offsets=((),))
+    bundle = ModelBundle("robot", 96, 32, 50.0, 50.0, "metric", 0.1, 80.0, 1.0, "", "")
+    seen = Estimator(bundle, engine=None).resize(Frame(frame, camera, 0, "camera"))  # type: ignore[arg-type]
+    assert np.array_equal(video[2].image, seen.image)
+    assert video[2].K.tolist() == [[seen.camera.fx, 0, seen.camera.cx], [0, seen.camera.fy, seen.camera.cy], [0, 0, 1]]
 
 
 def test_a_folder_that_holds_no_video(tmp_path: Path, camera: CameraModel) -> None:

@@ -11,7 +11,6 @@ from depth_ros.types import CameraModel
 from training.batch import Sample, SampleView
 from training.config import ConfigError
 from training.data.street import Street
-from training.data.video import camera_matrix
 
 VIEWS = {"before": (-0.1, 0.0), "after": (0.1, 0.0), "right": (0.0, 0.54)}  # time [s] and sideways shift [m]
 SAMPLES_PER_STREET = 4
@@ -27,7 +26,7 @@ class StreetSamples(Dataset[Sample]):
         if unknown:
             raise ConfigError(f"data.street_views holds {', '.join(sorted(unknown))}; expected some of {', '.join(VIEWS)}")
         self.camera, self.count, self.views, self.seed = camera, count, tuple(views), seed
-        self.K = camera_matrix(camera)
+        self.K = camera.K
         self._rendered: dict[int, Sample] = {}
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from depth_ros.calibration import load_calibration
-from depth_ros.images import Rectifier
+from depth_ros.images import Rectifier, resize_image
 from depth_ros.types import CameraModel, InputError
 from training.batch import Sample, SampleView
 
@@ -19,7 +19,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class VideoFolder(Dataset[Sample]):
-    """Samples of consecutive frames, rectified where the camera has distortion and resized to the network's input.
+    """Samples of consecutive frames, rectified and resized to the network's input by the robot's own code.
 
     Every target has all neighbours of the widest set of offsets inside [first, last). Raises InputError for a folder without
     images, a pose file of another length, or an image that cannot be read or has another size than the calibration.
@@ -40,7 +40,7 @@ class VideoFolder(Dataset[Sample]):
         self.files = list_images(images)
         self.camera, self.size, self.offsets, self.known_poses = camera, size, offsets, known_poses
         self.rectify = Rectifier(camera) if camera.distortion else None
-        self.K = camera_matrix(camera.rectified().resized(*size))
+        self.K = camera.rectified().resized(*size).K
         self.world_T_camera = load_poses(poses, len(self.files)) if poses else None
         self.rng = np.random.default_rng(seed)
         first, last = frames[0], frames[1] if frames[1] >= 0 else len(self.files)
@@ -72,7 +72,7 @@ class VideoFolder(Dataset[Sample]):
 
     def _read(self, frame: int) -> NDArray[np.uint8]:
         image = read_image(self.files[frame], self.camera)
-        return resize(self.rectify(image) if self.rectify else image, self.size)
+        return resize_image(self.rectify(image) if self.rectify else image, *self.size)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -98,11 +98,6 @@ def read_image(file: Path, camera: CameraModel) -> NDArray[np.uint8]:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Image resized to (width, height) by area averaging, which does not alias; itself where it has that size."""
-    return image if image.shape[1::-1] == size else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
 def load_camera(path: Path) -> CameraModel:
     """Camera of a ROS calibration YAML, or of a JSON with K (3x3), width and height (no distortion). Raises InputError."""
     if path.suffix != ".json":
@@ -113,11 +108,6 @@ def load_camera(path: Path) -> CameraModel:
         return CameraModel(values["width"], values["height"], K[0, 0], K[1, 1], K[0, 2], K[1, 2])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: {error!r}; expected a JSON with K (3x3), width and height") from error
-
-
-def camera_matrix(camera: CameraModel) -> NDArray[np.float64]:
-    """K (3, 3) [px]."""
-    return np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
 
 
 def load_poses(path: Path, count: int) -> NDArray[np.float64]:
