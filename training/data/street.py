@@ -18,9 +18,9 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
+from depth_ros.calibration import save_calibration
 from depth_ros.types import CameraModel, Float32Array, Float64Array, InputError, UInt8Array
 from training.data.street_cast import GROUND, cast
 from training.data.street_objects import Scene
@@ -32,6 +32,9 @@ CAMERA_HEIGHT = 1.65  # [m] above the ground, as on KITTI's car
 DURATION_S = 30.0  # how long one street lasts
 VIEW_M = 230.0  # parts beyond this are left out
 CLIP_SEED = 4  # of the clip in assets/street
+CLIP_FRAMES = 60
+CLIP_RATE_HZ = 10.0
+TRUTH_EVERY = 5  # frames of the clip
 DEPTH_SCALE = 256.0  # of the clip's depth PNGs: value = depth [m] * 256, as KITTI stores it
 
 
@@ -177,38 +180,19 @@ def write_image(path: Path, image: NDArray[np.generic], *parameters: int) -> Non
         raise OSError(f"{path}: cannot be written; name a file that ends in .png or .jpg in a writable folder")
 
 
-def write_clip(folder: Path, seed: int, frames: int = 60, rate_hz: float = 10.0, truth_every: int = 5) -> None:
+def write_clip(folder: Path, seed: int, frames: int = CLIP_FRAMES) -> None:
     """Write the demo clip: folder/image/*.jpg, folder/depth/*.png (16 bit, metres * 256, 0 = none) and folder/camera.yaml."""
     street, camera = Street(seed, StreetConfig(textures="test")), kitti_camera(640, 192)
     for name in ("image", "depth"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for index in range(frames):
-        t_s = 1.0 + index / rate_hz
+        t_s = 1.0 + index / CLIP_RATE_HZ
         view = street.render(camera, street.pose(t_s), t_s)
         write_image(folder / "image" / f"{index:06d}.jpg", view.image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, 88)
-        if index % truth_every == 0:
+        if index % TRUTH_EVERY == 0:
             truth = np.where(view.depth < 65535 / DEPTH_SCALE, np.round(view.depth * DEPTH_SCALE), 0).astype(np.uint16)
             write_image(folder / "depth" / f"{index:06d}.png", truth, cv2.IMWRITE_PNG_COMPRESSION, 9)
-    (folder / "camera.yaml").write_text(yaml.safe_dump(calibration(camera, "street"), sort_keys=False, default_flow_style=None))
-
-
-def calibration(camera: CameraModel, name: str) -> dict[str, object]:
-    """Return a pinhole camera in the form of ROS camera calibration files (camera_calibration_parsers)."""
-    fx, fy, cx, cy = (round(value, 6) for value in _pinhole(camera)[2:])
-
-    def matrix(rows: int, cols: int, data: list[float]) -> dict[str, object]:
-        return {"rows": rows, "cols": cols, "data": data}
-
-    return {
-        "image_width": camera.width,
-        "image_height": camera.height,
-        "camera_name": name,
-        "camera_matrix": matrix(3, 3, [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]),
-        "distortion_model": "plumb_bob",
-        "distortion_coefficients": matrix(1, 5, [0.0] * 5),
-        "rectification_matrix": matrix(3, 3, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]),
-        "projection_matrix": matrix(3, 4, [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]),
-    }
+    save_calibration(camera, folder / "camera.yaml", "street")
 
 
 def main(arguments: list[str] | None = None) -> None:
