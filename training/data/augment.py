@@ -44,7 +44,10 @@ def flip(batch: Batch) -> Batch:
 
 
 def crop_and_resize(batch: Batch, zoom: float, left: float, top: float) -> Batch:
-    """Cut 1/zoom of width and height at the fractions `left`, `top` of the free margin, and resize back."""
+    """Cut 1/zoom of width and height at the fractions `left`, `top` of the free margin, and resize back.
+
+    The inputs become the images: colours are jittered afterwards.
+    """
     height, width = batch.image.shape[-2:]
     h, w = round(height / zoom), round(width / zoom)
     y, x = round(top * (height - h)), round(left * (width - w))
@@ -59,8 +62,8 @@ def crop_and_resize(batch: Batch, zoom: float, left: float, top: float) -> Batch
     K = batch.K.clone()
     K[:, [0, 1], [0, 1]] *= scale
     K[:, :2, 2] = (batch.K[:, :2, 2] - torch.tensor([x, y], device=K.device) + 0.5) * scale - 0.5
-    views = tuple(replace(v, image=cut(v.image), input=cut(v.input), K=K) for v in batch.views)
-    image = cut(batch.image)
+    image, *others = (cut(item.image) for item in (batch, *batch.views))
+    views = tuple(replace(v, image=other, input=other, K=K) for v, other in zip(batch.views, others, strict=True))
     depth = None if batch.depth is None else nearest(batch.depth)
     valid = None if batch.valid is None else nearest(batch.valid) > 0.5
     return replace(batch, image=image, input=image, K=K, views=views, depth=depth, valid=valid)
