@@ -28,7 +28,7 @@ ROBOT_LAYERS = (
     ("estimator",),
     ("ros", "tools"),
 )
-ROS_LAYERS = (("params", "messages", "health", "memory", "sources"), ("pipeline",), ("node", "player"))
+ROS_LAYERS = (("params", "messages", "health", "memory", "sources", "bag"), ("pipeline",), ("node", "player"))
 TRAINING_LAYERS = (
     ("batch",),
     ("geometry", "losses", "networks", "diffusion", "uncertainty", "mixing"),

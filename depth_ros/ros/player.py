@@ -21,13 +21,12 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 
 from depth_ros.calibration import load_calibration
 from depth_ros.ros import messages
-from depth_ros.ros.params import accept_integers
+from depth_ros.ros.params import accept_integers, qos_of
 from depth_ros.ros.sources import Source, SourceImage, open_source
 from depth_ros.types import CameraModel, InputError
 
@@ -61,45 +60,48 @@ class CameraPlayer(Node):  # type: ignore[misc]  # rclpy has no types
         self._source: Source = open_source(self._value("input"), self._value("topic"))
         calibration = self._value("camera_info")
         self._camera: CameraModel | None = load_calibration(calibration) if calibration else None
-        self._image, self._info = (
-            self.create_publisher(
-                kind, topic, QoSProfile(depth=QUEUE), qos_overriding_options=QoSOverridingOptions.with_default_policies()
-            )
-            for kind, topic in ((Image, "image"), (CameraInfo, "camera_info"))
-        )
+        self._image, self._info = self._advertise(Image, "image"), self._advertise(CameraInfo, "camera_info")
         self._executor_of_services = SingleThreadedExecutor()
         self._executor_of_services.add_node(self)
         self.published = 0
 
     def play(self, stop: threading.Event) -> None:
         """Publish everything (again and again with `loop`) or until `stop`. Raises InputError."""
-        with self._open_index() as index:
-            self._wait_for_subscribers(stop)
-            start = time.monotonic()
-            for due_s, item in schedule(self._source, self._value("rate"), self._value("loop")):
-                self._spin_until(start + due_s, stop)
-                if stop.is_set():
-                    break
-                self._publish(item, index)
+        try:
+            with self._open_index() as index:
+                self._play(stop, index)
+        except OSError as error:  # of the index: what else is read or written raises InputError
+            path = self._value("index")
+            raise InputError(f"{path}: the index cannot be written ({error.strerror}); choose another path") from error
         self._image.wait_for_all_acked(Duration(seconds=FLUSH_TIMEOUT_S))
         self._spin_until(time.monotonic() + SETTLE_S, stop)
         skipped = f", {self._source.skipped} that could not be read skipped" if self._source.skipped else ""
         self.get_logger().info(f"{self.published} images published{skipped}")
+
+    def _play(self, stop: threading.Event, index: IO[str] | None) -> None:
+        self._wait_for_subscribers(stop)
+        start = time.monotonic()
+        for due_s, item in schedule(self._source, self._value("rate"), self._value("loop")):
+            self._spin_until(start + due_s, stop)
+            if stop.is_set():
+                return
+            self._publish(item, index)
 
     def close(self) -> None:
         """Release the node."""
         self._executor_of_services.shutdown()
         self.destroy_node()
 
+    def _advertise(self, kind: type, topic: str) -> Any:
+        with qos_of(self, topic) as overridable:
+            return self.create_publisher(kind, topic, QoSProfile(depth=QUEUE), qos_overriding_options=overridable)
+
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
 
     def _open_index(self) -> AbstractContextManager[IO[str] | None]:
         path = self._value("index")
-        try:
-            return Path(path).open("w", newline="") if path else nullcontext()
-        except OSError as error:
-            raise InputError(f"{path}: the index cannot be written ({error.strerror}); choose another path") from None
+        return Path(path).open("w", newline="") if path else nullcontext()
 
     def _publish(self, item: SourceImage, index: IO[str] | None) -> None:
         info = self._camera_info(item)

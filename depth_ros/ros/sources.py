@@ -10,17 +10,13 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.rosbag2 import ReaderError
-from rosbags.typesys import Stores, get_typestore
-from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, Image
 
 from depth_ros.types import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 BAG_SUFFIXES = (".mcap", ".db3")
 FOLDER_RATE_HZ = 10.0  # of a folder of images, which has no rate of its own
-IMAGE_TYPE, COMPRESSED_TYPE, INFO_TYPE = (f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "CameraInfo"))
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,27 @@ class Source(Protocol):
 def open_source(path: Path | str, topic: str = "") -> Source:
     """Open a video file, a folder of images or a bag; `topic` chooses among several image topics of a bag.
 
-    Raises InputError naming the path if it holds no images.
+    Raises InputError naming the path if it holds no images, or what is not installed if it is a bag.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; expected a video, a folder of images or a ROS 2 bag")
-    if path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file():
-        return Bag(path, topic)
+    if is_bag(path):
+        return _open_bag(path, topic)
     return Folder(path) if path.is_dir() else Video(path)
+
+
+def is_bag(path: Path) -> bool:
+    """Return whether `path` looks like a ROS 2 bag: a folder, or a file of one."""
+    return path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file()
+
+
+def _open_bag(path: Path, topic: str) -> Source:
+    try:
+        from depth_ros.ros.bag import Bag  # rosbags is needed for bags only, and no rosdep key installs it
+    except ModuleNotFoundError as error:
+        raise InputError(f"{path}: a bag is read with rosbags, which is not installed ({error}): pip install rosbags") from error
+    return Bag(path, topic)
 
 
 def bgr_message(pixels: np.ndarray[Any, Any]) -> Image:
@@ -106,85 +115,3 @@ class Video:
             yield SourceImage(f"{number:06d}", number / rate_hz, bgr_message(pixels))
             number += 1
         capture.release()
-
-
-class Bag:
-    """The images of one topic of a ROS 2 bag (MCAP or sqlite3), with the camera_info beside that topic if there is one."""
-
-    def __init__(self, path: Path, topic: str) -> None:
-        self.skipped = 0
-        self._path = path
-        try:
-            with self._open() as reader:
-                types = {name: info.msgtype for name, info in reader.topics.items()}
-        except (AnyReaderError, ReaderError, OSError) as error:
-            raise InputError(f"{path}: not a bag that can be read ({error}); expected a ROS 2 bag, MCAP or sqlite3") from error
-        self._topic = self._choose({name for name, kind in types.items() if kind in (IMAGE_TYPE, COMPRESSED_TYPE)}, topic)
-        info = self._topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
-        self._info_topic = info if types.get(info) == INFO_TYPE else None
-
-    def _open(self) -> AnyReader:
-        return AnyReader([self._path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-
-    def _choose(self, topics: set[str | None], wanted: str) -> str:
-        names = sorted(name for name in topics if name)
-        if wanted in names:
-            return wanted
-        if wanted or not names:
-            raise InputError(
-                f"{self._path}: no image topic {wanted or 'at all'} in this bag; found: {', '.join(names) or 'none'}"
-            )
-        if len(names) > 1:
-            raise InputError(f"{self._path}: several image topics ({', '.join(names)}); choose one with the parameter 'topic'")
-        return names[0]
-
-    def __iter__(self) -> Iterator[SourceImage]:
-        info: CameraInfo | None = None
-        first_ns: int | None = None
-        with self._open() as reader:
-            wanted = [connection for connection in reader.connections if connection.topic in (self._topic, self._info_topic)]
-            if self._info_topic:  # the first image is often recorded before its camera_info
-                info = self._first_info(reader)
-            for connection, time_ns, raw in reader.messages(wanted):
-                message = reader.deserialize(raw, connection.msgtype)
-                if connection.topic == self._info_topic:
-                    info = camera_info_message(message)
-                    continue
-                first_ns = time_ns if first_ns is None else first_ns
-                image = image_message(message)
-                if image is None:
-                    self.skipped += 1
-                else:
-                    yield SourceImage(str(time_ns), (time_ns - first_ns) / 1e9, image, info)
-
-    def _first_info(self, reader: AnyReader) -> CameraInfo | None:
-        connections = [connection for connection in reader.connections if connection.topic == self._info_topic]
-        for connection, _, raw in reader.messages(connections):
-            return camera_info_message(reader.deserialize(raw, connection.msgtype))
-        return None
-
-
-def image_message(message: Any) -> Image | None:
-    """Return a bag's Image or CompressedImage as an Image to publish, or None if the compressed data is corrupt."""
-    if not hasattr(message, "encoding"):
-        pixels = cv2.imdecode(np.asarray(message.data, np.uint8), cv2.IMREAD_COLOR) if len(message.data) else None
-        if pixels is None:
-            return None
-        image = bgr_message(pixels)
-    else:
-        image = Image(height=message.height, width=message.width, encoding=message.encoding, step=message.step)
-        image.is_bigendian = message.is_bigendian
-        image.data.frombytes(np.ascontiguousarray(message.data))
-    image.header.frame_id = message.header.frame_id
-    return image
-
-
-def camera_info_message(message: Any) -> CameraInfo:
-    """Return a bag's CameraInfo as one to publish."""
-    info = CameraInfo(height=message.height, width=message.width, distortion_model=message.distortion_model)
-    for name in ("d", "k", "r", "p"):
-        setattr(info, name, np.asarray(getattr(message, name), np.float64).tolist())
-    info.binning_x, info.binning_y = message.binning_x, message.binning_y
-    names = ("x_offset", "y_offset", "height", "width", "do_rectify")
-    info.roi = RegionOfInterest(**{name: getattr(message.roi, name) for name in names})
-    return info

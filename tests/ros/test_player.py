@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import sqlite3
+import sys
 from pathlib import Path
 
 import cv2
@@ -12,7 +14,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
-from harness import PLAYER, Client, stamp
+from harness import PLAYER, Client, RosProcess, stamp
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, Image
@@ -146,6 +148,25 @@ def write_bag(path: Path, storage: StoragePlugin, compressed: bool, topics: tupl
             writer.write(info_connection, at + 1, store.serialize_cdr(info, info_kind.__msgtype__))
 
 
+def test_bags_alone_need_rosbags(tmp_path, folder, calibration):
+    """`colcon build` with rosdep brings everything but rosbags."""
+    code = "import sys; sys.modules['rosbags'] = None; from depth_ros.ros.player import main; sys.exit(main())"
+    write_bag(tmp_path / "bag", StoragePlugin.MCAP, compressed=False)
+    logs = {}
+    for given in (folder, tmp_path / "bag"):
+        process = RosProcess(
+            [sys.executable, "-c", code], tmp_path / "log", (), {"input": given, "camera_info": calibration, "rate": 100}
+        )
+        logs[given] = process.wait(), process.log()
+    assert logs[folder][0] == 0, logs
+    assert "10 images published" in logs[folder][1]
+    code, log = logs[tmp_path / "bag"]
+    assert code == 1
+    assert len(log.splitlines()) == 1
+    assert "bag: a bag is read with rosbags, which is not installed" in log
+    assert "pip install rosbags" in log
+
+
 def no_such_input(tmp_path, calibration):
     return {"input": tmp_path / "nowhere"}, ["nowhere", "no such file"]
 
@@ -208,6 +229,26 @@ def unwritable_index(tmp_path, calibration):
     ]
 
 
+def full_disk(tmp_path, calibration):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 64, 3), np.uint8))
+    return {"input": tmp_path, "camera_info": calibration, "index": "/dev/full"}, ["/dev/full", "No space left on device"]
+
+
+def unknown_qos(tmp_path, calibration):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 64, 3), np.uint8))
+    wrong = {"qos_overrides./image.publisher.reliability": "besteffort"}
+    return {"input": tmp_path, "camera_info": calibration, **wrong}, ["/image", "besteffort", "best_effort"]
+
+
+def damaged_bag(tmp_path, calibration):
+    """It opens, and its third image is cut off."""
+    write_bag(tmp_path / "bag", StoragePlugin.SQLITE3, compressed=False)
+    (file,) = (tmp_path / "bag").glob("*.db3")
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE messages SET data = substr(data, 1, 1000) WHERE timestamp = 100000000")
+    return {"input": tmp_path / "bag"}, [str(tmp_path / "bag"), "cannot be read any further"]
+
+
 def no_subscribers(tmp_path, calibration):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 64, 3), np.uint8))
     waiting = {"wait_for_subscribers": 1, "wait_timeout_s": 0.2}
@@ -218,7 +259,8 @@ def no_subscribers(tmp_path, calibration):
     "fault",
     [
         no_such_input, empty_folder, unreadable_video, nothing_readable, other_size, missing_calibration, no_camera_info,
-        incomplete_calibration, broken_bag, bag_without_images, bag_with_two_cameras, unwritable_index, no_subscribers,
+        incomplete_calibration, broken_bag, bag_without_images, bag_with_two_cameras, unwritable_index, full_disk,
+        unknown_qos, damaged_bag, no_subscribers,
     ],
 )  # fmt: skip
 def test_bad_input_is_one_clear_line(start, tmp_path, calibration, fault):
