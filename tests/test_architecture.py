@@ -30,11 +30,15 @@ ROBOT_LAYERS = (
 )
 ROS_LAYERS = (("params", "messages", "health", "memory", "sources", "bag"), ("pipeline",), ("node", "player"))
 TRAINING_LAYERS = (
-    ("batch",),
-    ("geometry", "losses", "networks", "diffusion", "uncertainty", "mixing"),
+    ("config", "batch"),
+    ("geometry", "losses", "data"),
+    ("networks",),
     ("methods",),
+    ("checkpoint",),
+    ("evaluate",),
     ("train", "export"),
 )
+PACKAGES = (("depth_ros", ROBOT_LAYERS), ("depth_ros.ros", ROS_LAYERS), ("training", TRAINING_LAYERS))
 
 
 def module_of(file: Path) -> str:
@@ -132,10 +136,7 @@ def test_every_engine_is_imported_lazily():
     assert [f"{module} imports {name}" for module in eager for name in IMPORTS[module] if within(name, tuple(backends))] == []
 
 
-@pytest.mark.parametrize(
-    ("package", "layers"),
-    [("depth_ros", ROBOT_LAYERS), ("depth_ros.ros", ROS_LAYERS), ("training", TRAINING_LAYERS)],
-)
+@pytest.mark.parametrize(("package", "layers"), PACKAGES)
 def test_layers_import_downwards_only(package, layers):
     assert upward(package, layers) == []
 
@@ -145,11 +146,16 @@ def test_upward_imports_would_be_found(monkeypatch):
     assert upward("depth_ros", ROBOT_LAYERS) == ["depth_ros.images imports depth_ros.estimator.Estimator"]
 
 
-@pytest.mark.parametrize(("package", "layers"), [("depth_ros", ROBOT_LAYERS), ("depth_ros.ros", ROS_LAYERS)])
-def test_every_robot_module_has_a_layer(package, layers):
+@pytest.mark.parametrize(("package", "layers"), PACKAGES)
+def test_every_module_has_a_layer(package, layers):
     ranked = {member for members in layers for member in members}
     modules = {module.removeprefix(f"{package}.").split(".")[0] for module in IMPORTS if module.startswith(f"{package}.")}
     assert modules <= ranked, f"{modules - ranked}: say where these belong"
+
+
+def test_the_training_layers_hold_what_exists():
+    ranked = [member for members in TRAINING_LAYERS for member in members]
+    assert [member for member in ranked if f"training.{member}" not in IMPORTS] == []
 
 
 def test_functions_live_with_what_they_are_about():
