@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from tqdm import tqdm
 from depth_ros import bundle
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.calibration import load_calibration
-from depth_ros.ros.sources import Bag, open_source
+from depth_ros.ros.sources import is_bag, open_source
 from depth_ros.tools.preview import write_preview
 from depth_ros.tools.processes import ROOT
-from depth_ros.tools.session import Session, SessionError
+from depth_ros.tools.session import PROCESSES, Session, SessionError
 from depth_ros.tools.summary import summarise
 from depth_ros.truth import TruthFolder
 from depth_ros.types import InputError
@@ -92,8 +92,8 @@ def check(options: argparse.Namespace) -> Job:
     camera_info: Path | None = options.camera_info
     if options.input is None:
         camera_info = camera_info or CLIP / "camera.yaml"
-    is_bag = isinstance(open_source(source, options.topic), Bag)
-    if camera_info is None and not is_bag:
+    open_source(source, options.topic)
+    if camera_info is None and not is_bag(source):
         raise InputError(f"{source}: a camera calibration is needed with it; give CAMERA_INFO=<ROS camera calibration YAML>")
     camera = load_calibration(camera_info) if camera_info else None
     truth_folder = options.truth or (CLIP / "depth" if options.input is None else None)
@@ -110,46 +110,66 @@ def check(options: argparse.Namespace) -> Job:
         topic=options.topic,
         model=bundle.load(options.model.resolve()),
         engine=options.engine,
-        out=_prepare(options.out),
+        out=_prepare(options.out, source, camera_info, truth_folder),
     )
 
 
-def _prepare(out: Path) -> Path:
-    """Make the output folder, and clear it of an earlier run's results."""
+def _prepare(out: Path, *inputs: Path | None) -> Path:
+    """Make the output folder, and clear it of an earlier run's results; what else lies there stays."""
+    results = [out.resolve() / name for name in (*RESULTS, "frames.csv", *(f"log/{process}.txt" for process in PROCESSES))]
+    for path in filter(None, inputs):
+        for result in results:
+            if result == path.resolve() or (result.parent == path.resolve() and result.exists()):
+                raise InputError(f"{path}: it would be overwritten by this run ({result}); give another folder with OUT=")
     try:
-        shutil.rmtree(out / "log", ignore_errors=True)
-        (out / "log").mkdir(parents=True)
-        with tempfile.TemporaryFile(dir=out):
+        (out / "log").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out), tempfile.TemporaryFile(dir=out / "log"):
             pass
-        for name in (*RESULTS, "frames.csv"):
-            (out / name).unlink(missing_ok=True)
+        for result in results:
+            result.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); give another folder with OUT=") from None
     return out.resolve()
 
 
 def _run(job: Job, interrupted: threading.Event) -> dict[str, Any]:
-    """Play and write the summary; Ctrl-C or SIGTERM only cuts the stream short. Raises what failed, after the summary."""
+    """Play and write the summary; a signal to end only cuts the stream short. Raises what failed, after the summary."""
     session = job.session()
-    failure: SessionError | None = None
     summary: dict[str, Any] = {"frames_in": 0, "frames_out": 0}
-    previous = {number: signal.signal(number, lambda *_: interrupted.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        session.run(interrupted)
-    except SessionError as error:
-        failure = error
-    finally:
-        if (job.out / "depth.mcap").is_file():
-            summary = _summarise(job)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    failure: Exception | None = None
+    with _noting_signals(interrupted):
+        try:
+            session.run(interrupted)
+        except (SessionError, OSError) as error:
+            failure = error
+        try:
+            if (job.out / "depth.mcap").is_file():
+                summary = _summarise(job)
+        except Exception as error:  # of a recording that was cut short, most likely by the failure
+            failure = failure or error
     if failure:
         raise failure
-    if not summary["frames_out"] and not interrupted.is_set():
+    if interrupted.is_set():
+        return summary
+    if not summary["frames_out"]:
         raise SessionError(f"no depth was received for {summary['frames_in']} images; the node says: {session.complaint('node')}")
-    if job.truth and not summary["frames_with_truth"] and not interrupted.is_set():
+    if job.truth and not summary["frames_with_truth"]:
         raise InputError(f"{job.truth.folder}: no PNG is named like one of the {summary['frames_out']} answered images")
     return summary
+
+
+@contextmanager
+def _noting_signals(interrupted: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and the end of the terminal (unless under nohup) only set `interrupted`."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, lambda *_: interrupted.set()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _summarise(job: Job) -> dict[str, Any]:
@@ -195,7 +215,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--truth-scale", type=float, default=256.0, help="PNG value of one metre (default: %(default)g)")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "default", help="model bundle (default: models/default)")
     parser.add_argument("--engine", default="onnxruntime", help="inference backend (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=0.0, help="images per second (default: the input's own, 10 for a folder)")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="images per second (default: a video's or bag's own; 10 for a folder)"
+    )
     parser.add_argument("--topic", default="", help="image topic of a bag that has several")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the results (default: %(default)s)")
     return parser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,12 +20,15 @@ SHARED_MEMORY = Path("/dev/shm")
 STOP_STEPS = ((signal.SIGINT, 15.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))  # signal, seconds to obey it
 _LOG_LINE = re.compile(r"^\[(?P<level>[A-Z]+)\](?: \[[^\]]*\])* ?:? ?(?P<text>.*)$")  # [WARN] [171234.5] [node]: text
 _ERROR_LEVELS = ("ERROR", "FATAL")
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Child:
     """A Python module running as a process in a session of its own (Ctrl-C reaches it through stop() only).
 
-    Everything it prints goes to `log`; `on_line` is called with each line from a thread.
+    Everything it prints goes to `log`; `on_line` is called with each line from a thread. The kernel ends the child with
+    SIGTERM when the thread that made it ends, however that happens: make it on the main thread.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Child:
             text=True,
             errors="replace",
             start_new_session=True,
+            preexec_fn=partial(_end_with, os.getpid()),
         )
         self._reader = threading.Thread(target=self._read, args=(log, on_line), name=f"{name} output", daemon=True)
         self._reader.start()
@@ -94,6 +100,13 @@ class Child:
                 on_line(line)
 
 
+def _end_with(parent: int) -> None:
+    """Between fork and exec: ask for SIGTERM at the parent's death."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it has died already
+        os._exit(1)
+
+
 def log_level(line: str) -> tuple[str, str]:
     """Split a line of a ROS log into its level ("" if it has none) and its text."""
     match = _LOG_LINE.match(line)
@@ -103,10 +116,11 @@ def log_level(line: str) -> tuple[str, str]:
 def environment(log_folder: Path) -> dict[str, str]:
     """Return the environment of ROS processes that talk to each other on this machine only.
 
-    A ROS domain and a Fast DDS profile that the user has set are kept.
+    Their ROS domain is never the user's own, where other cameras and nodes may run; a Fast DDS profile of the user's is kept.
     """
     values = dict(os.environ)
-    values.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+    domain = 1 + os.getpid() % 100
+    values["ROS_DOMAIN_ID"] = str(domain if str(domain) != values.get("ROS_DOMAIN_ID") else 101)
     values["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     if values.get("ROS_DISTRO") == "humble":  # does not know the discovery range yet
         values["ROS_LOCALHOST_ONLY"] = "1"

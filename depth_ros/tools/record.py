@@ -35,8 +35,6 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from depth_ros.types import InputError
-
 INPUTS = {"image": Image, "camera_info": CameraInfo}
 OUTPUTS = {"depth/image_rect": Image, "depth/uncertainty": Image, "depth/camera_info": CameraInfo, "points": PointCloud2}
 QUEUE_DEPTH = 200  # messages per topic: several seconds of a stalled recorder lose nothing
@@ -57,13 +55,17 @@ class Progress:
     latency_ms: float | None = None  # of the last depth images, stamp to receipt, median
 
 
+class RecordingError(Exception):
+    """A recording that could not be written completely; the text says where and why."""
+
+
 class BagFile:
     """An MCAP file that is written by a thread of its own, so that the disk never delays a receipt time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.error: OSError | None = None
-        self._folder = path.with_name(f".{path.stem}")  # rosbags writes folders; ours holds one file
+        self.error: Exception | None = None
+        self._folder = path.with_name(f".{path.name}.partial")  # rosbags writes folders; ours holds one file
         shutil.rmtree(self._folder, ignore_errors=True)
         self._typestore = get_typestore(Stores.ROS2_JAZZY)
         self._writer = Writer(self._folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP)
@@ -81,20 +83,26 @@ class BagFile:
         self._queue.put((handle, receipt_ns, data))
 
     def close(self) -> None:
-        """Write what is queued, finish the file and move it to its place. Raises OSError if anything could not be written."""
+        """Write what is queued, finish the file and move it to its place: after an error, as much of it as there is.
+
+        Raises RecordingError if anything could not be written.
+        """
         self._queue.put(None)
         self._thread.join()
+        try:
+            self._writer.close()
+            (self._folder / f"{self._folder.name}.mcap").replace(self.path)
+        except Exception as error:
+            self.error = self.error or error  # the first one is the cause
+        shutil.rmtree(self._folder, ignore_errors=True)
         if self.error is not None:
-            raise self.error
-        self._writer.close()
-        (self._folder / f"{self._folder.name}.mcap").replace(self.path)
-        shutil.rmtree(self._folder)
+            raise RecordingError(f"{self.path} cannot be written: {self.error}") from self.error
 
     def _write(self) -> None:
         while (item := self._queue.get()) is not None:
             try:
                 self._writer.write(*item)
-            except OSError as error:
+            except Exception as error:  # of the disk or of rosbags; nobody else would hear of it on this thread
                 self.error = error
                 return
 
@@ -148,7 +156,7 @@ class Recorder(Node):  # type: ignore[misc]
 
 
 def record(path: Path) -> None:
-    """Record into `path` until SIGINT or SIGTERM. Raises OSError if the file cannot be written."""
+    """Record into `path` until SIGINT or SIGTERM. Raises RecordingError, or OSError if not even a start can be made."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -172,8 +180,8 @@ def main() -> int:
     out = parser.parse_args(remove_ros_args(sys.argv)[1:]).out
     try:
         record(out)
-    except (OSError, InputError) as error:
-        print(f"recorder: {out} cannot be written: {error}", file=sys.stderr)
+    except (OSError, RecordingError) as error:
+        print(f"recorder: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 

@@ -17,6 +17,10 @@ from depth_ros.tools.processes import Child, environment, log_level, stop
 START_TIMEOUT_S = 120.0  # an engine may be compiled at the first start
 SETTLE_S = 5.0  # silence for this long after the last image means that no more answers come
 POLL_S = 0.1
+NO_LOG_FILE = ("--ros-args", "--disable-external-lib-logs")  # rcl's: what a process prints is in the log folder already
+
+
+PROCESSES = ("recorder", "node", "player")  # each with a file <name>.txt in the log folder
 
 
 class SessionError(Exception):
@@ -27,7 +31,7 @@ class Session:
     """Runs the three processes; `index` is the CSV of published images that the player writes."""
 
     def __init__(self, recorder: list[str], node: list[str], player: list[str], index: Path, log: Path) -> None:
-        self._commands = {"recorder": recorder, "node": node, "player": player}
+        self._commands = dict(zip(PROCESSES, (recorder, node, player), strict=True))
         self._index = index
         self._log = log
         self._environment = environment(log)
@@ -36,6 +40,7 @@ class Session:
 
     def run(self, interrupted: threading.Event) -> None:
         """Play the input to its end or until `interrupted`. No process is left afterwards. Raises SessionError."""
+        killed: list[str] = []
         try:
             self._start("recorder")
             self._start("node")
@@ -44,11 +49,17 @@ class Session:
                 self._start("player")
                 self._follow(interrupted)
         finally:
-            self._stop("player")
-            self._settle()
-            self._stop("recorder", "node")
+            try:
+                killed += self._stop("player")
+                self._settle()
+            finally:
+                killed += self._stop("recorder", "node")
+        if killed:
+            raise SessionError(f"{', '.join(killed)} did not stop and had to be killed; see {self._log}")
         for child in self._children.values():
-            if child.poll() != 0 and not (child.name == "player" and interrupted.is_set()):
+            # Before it is ready, a process may not yet handle the signal that ends it.
+            cut_short = interrupted.is_set() and (child.name == "player" or not self._progress["ready"])
+            if child.poll() != 0 and not cut_short:
                 raise SessionError(f"{child.name}: {child.complaint()}")
 
     def complaint(self, name: str) -> str:
@@ -57,12 +68,11 @@ class Session:
 
     def _start(self, name: str) -> None:
         listener = partial(self._hear, name)
-        self._children[name] = Child(name, self._commands[name], self._environment, self._log / f"{name}.txt", listener)
+        command = [*self._commands[name], *NO_LOG_FILE]
+        self._children[name] = Child(name, command, self._environment, self._log / f"{name}.txt", listener)
 
-    def _stop(self, *names: str) -> None:
-        killed = stop([self._children[name] for name in names if name in self._children])
-        if killed:
-            raise SessionError(f"{', '.join(killed)} did not stop and had to be killed; see {self._log}")
+    def _stop(self, *names: str) -> list[str]:
+        return stop([self._children[name] for name in names if name in self._children])
 
     def _hear(self, name: str, line: str) -> None:
         level, words = log_level(line)

@@ -23,6 +23,8 @@ def summarise(recording: Path, index: Path, truth: TruthFolder | None = None) ->
     receipts_ns, latencies_ms, valid_fractions = [], [], []
     scores: defaultdict[str, list[float]] = defaultdict(list)
     for answer in answers(recording):
+        if answer.stamp_ns not in names:  # somebody else's image
+            continue
         receipts_ns.append(answer.receipt_ns)
         latencies_ms.append(answer.latency_ms)
         valid_fractions.append(float(np.isfinite(answer.depth).mean()))

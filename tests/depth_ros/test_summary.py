@@ -95,6 +95,13 @@ def test_invalid_pixels_count_in_valid_fraction_and_not_in_accuracy(write_record
     assert summary["abs_rel"] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_answer_to_somebody_elses_image_does_not_count(write_recording, tmp_path, truth_folder):
+    recording = write_recording([answer(0, 12.0), answer(7, 99.0)])  # the index ends at 2
+    summary = summarise(recording, write_index(tmp_path / "frames.csv", 3), TruthFolder(truth_folder, 256.0))
+    assert (summary["frames_in"], summary["frames_out"], summary["frames_dropped"]) == (3, 1, 2)
+    assert summary["abs_rel"] == pytest.approx(0.2)
+
+
 def test_nothing_played_and_nothing_answered(write_recording, tmp_path):
     recording = write_recording([answer(0, 5.0)])
     assert summarise(recording, write_index(tmp_path / "f.csv", 1))["rate_hz"] is None  # one answer has no rate

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -161,20 +162,28 @@ def test_recorded_depth_and_cloud_are_the_wall(inputs: Inputs):
     np.testing.assert_allclose(points[0, :, 0], (u - (cloud.width - 1) / 2) / 50.0 * 5.0, rtol=1e-5)
 
 
-def test_interrupted_in_the_middle_everything_is_closed_and_written(inputs: Inputs, tmp_path: Path):
-    inputs.images = write_walls(tmp_path / "many", 300)  # half a minute
+@contextmanager
+def playing(inputs: Inputs, tmp_path: Path, images: int) -> Iterator[subprocess.Popen[str]]:
+    """A demo of half a minute that has played this many images."""
+    inputs.images = write_walls(tmp_path / "many", 300)
     index = inputs.out / "frames.csv"
     demo = subprocess.Popen(inputs.command(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         end = time.monotonic() + 30
-        while not index.is_file() or index.read_text().count("\n") < 8:
+        while not index.is_file() or index.read_text().count("\n") < images:
             assert demo.poll() is None, demo.communicate()
             assert time.monotonic() < end, "no image was played"
             time.sleep(0.05)
-        demo.send_signal(signal.SIGINT)
-        _, complaint = demo.communicate(timeout=TIMEOUT_S)
+        yield demo
     finally:
         demo.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_interrupted_in_the_middle_everything_is_closed_and_written(inputs: Inputs, tmp_path: Path, number):
+    with playing(inputs, tmp_path, 8) as demo:
+        demo.send_signal(number)
+        _, complaint = demo.communicate(timeout=TIMEOUT_S)
     assert demo.returncode == 130, complaint
     assert complaint.splitlines()[-1] == "demo: interrupted"
     assert "Traceback" not in complaint
@@ -188,21 +197,12 @@ def test_interrupted_in_the_middle_everything_is_closed_and_written(inputs: Inpu
 
 
 def test_killed_node_ends_the_run_with_a_reason_and_leaves_nothing(inputs: Inputs, tmp_path: Path):
-    inputs.images = write_walls(tmp_path / "many", 300)
     before = orphaned_memory()
-    demo = subprocess.Popen(inputs.command(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        end = time.monotonic() + 30
-        while not (inputs.out / "frames.csv").is_file() or (inputs.out / "frames.csv").read_text().count("\n") < 5:
-            assert demo.poll() is None, demo.communicate()
-            assert time.monotonic() < end, "no image was played"
-            time.sleep(0.05)
+    with playing(inputs, tmp_path, 5) as demo:
         children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
         (node,) = (int(pid) for pid in children if b"depth_ros.ros.node" in Path(f"/proc/{pid}/cmdline").read_bytes())
         os.kill(node, signal.SIGKILL)
         _, complaint = demo.communicate(timeout=TIMEOUT_S)
-    finally:
-        demo.kill()
     assert demo.returncode == 1
     assert "demo: node" in complaint.splitlines()[-1]
     assert json.loads((inputs.out / "summary.json").read_text())["frames_in"] >= 5
@@ -210,6 +210,56 @@ def test_killed_node_ends_the_run_with_a_reason_and_leaves_nothing(inputs: Input
     left = orphaned_memory() - before
     time.sleep(1.0 if left else 0.0)  # other programs on this machine come and go
     assert orphaned_memory() & left == set()
+
+
+def test_killed_demo_leaves_no_process(inputs: Inputs, tmp_path: Path):
+    before = orphaned_memory()
+    with playing(inputs, tmp_path, 1) as demo:
+        assert len(processes_about(inputs.out)) >= 3  # recorder, player and the demo itself
+        demo.kill()
+        demo.communicate(timeout=TIMEOUT_S)
+    end = time.monotonic() + 20
+    while left := processes_about(tmp_path):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+    left_memory = orphaned_memory() - before
+    time.sleep(1.0 if left_memory else 0.0)  # other programs on this machine come and go
+    assert orphaned_memory() & left_memory == set()
+
+
+def test_started_and_stopped_again_and_again(inputs: Inputs):
+    """SIGTERM 0 to 2 s after the start: whatever the demo was doing, no process is left."""
+    for number in range(5):
+        demo = subprocess.Popen(inputs.command(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        time.sleep(number / 2)
+        demo.terminate()
+        said, _ = demo.communicate(timeout=TIMEOUT_S)
+        assert demo.returncode in (130, -signal.SIGTERM), said  # the latter while Python itself still starts
+        assert processes_about(inputs.out) == []
+
+
+def test_only_the_demos_own_files_are_replaced(inputs: Inputs):
+    (inputs.out / "log").mkdir(parents=True)
+    mine = [inputs.out / "log" / "diary.txt", inputs.out / "depth.png"]
+    for file in mine:
+        file.write_text("mine")
+    (inputs.out / "depth.mcap").write_text("of an earlier run")
+    assert run(inputs.command()).returncode == 0
+    assert [file.read_text() for file in mine] == ["mine", "mine"]
+    assert (inputs.out / "depth.mcap").read_bytes().startswith(b"\x89MCAP")
+    assert sorted(file.name for file in (inputs.out / "log").iterdir()) == ["diary.txt", "node.txt", "player.txt", "recorder.txt"]
+
+
+def test_result_of_an_earlier_run_is_not_overwritten_by_being_played(inputs: Inputs):
+    inputs.out.mkdir()
+    cv2.imwrite(str(inputs.out / "preview.png"), np.zeros((64, 128, 3), np.uint8))
+    fails(replace(inputs, images=inputs.out).command(), r"out: it would be overwritten by this run .*preview\.png.* OUT=")
+    video = inputs.out / "preview.mp4"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"mp4v"), 25, (128, 64))
+    writer.write(np.zeros((64, 128, 3), np.uint8))
+    writer.release()
+    fails(replace(inputs, images=video).command(), r"preview\.mp4: it would be overwritten by this run .* OUT=")
+    assert video.is_file()
 
 
 @pytest.mark.parametrize(
