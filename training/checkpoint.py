@@ -57,7 +57,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def load_method(path: Path | str) -> Method:
     """Rebuild a trained method with its averaged weights, ready for prediction. Raises ConfigError."""
     if not Path(path).is_file():
-        raise ConfigError(f"{path}: no such checkpoint; train it first")
+        raise ConfigError(
+            f"{path}: no such checkpoint; another run writes it: first train the YAML whose run.dir is {Path(path).parent}"
+        )
     stored = read_checkpoint(Path(path))
     config: TrainConfig = merge(TrainConfig(), stored["config"], str(path))
     method = build_method(merge(config, {"network": {"pretrained": "none"}}, str(path)))

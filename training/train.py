@@ -24,10 +24,10 @@ from tqdm import tqdm
 from depth_ros.types import InputError
 from training.batch import Batch, to_device
 from training.checkpoint import load_checkpoint, load_method, save_checkpoint
-from training.config import ConfigError, OptimConfig, TrainConfig, load_config, to_dict
+from training.config import ConfigError, OptimConfig, RunConfig, TrainConfig, load_config, to_dict
 from training.data.augment import augment
 from training.data.loading import build_sources, training_batches, validation_batches
-from training.methods import Method, SelfTeaching, build_method
+from training.methods import Method, build_method
 
 FINAL_RATE = 0.05  # of the learning rate, at the end of the cosine
 
@@ -63,19 +63,17 @@ def train(config: TrainConfig) -> Path:
     folder = Path(config.run.dir)
     folder.mkdir(parents=True, exist_ok=True)
     run = config.run
-    logger = TensorBoardLogger(root_dir=folder, name="", version="curves")
-    fabric = Fabric(accelerator=run.accelerator, devices=run.devices, precision=run.precision, loggers=logger)
-    fabric.launch()
+    fabric = _open_fabric(run)
     seed_everything(run.seed, verbose=False)
     sources = build_sources(config.data, run.seed)
     method = _prepare_method(config, (sources.camera.fx, sources.camera.fy))
+    method.to(fabric.device)  # before the optimiser's state is loaded, which goes to where its parameters are
     optimizer, scheduler = _build_optimizer(method, config.optim, run.max_steps)
     average = AveragedModel(method, multi_avg_fn=_moving_average(config.optim.ema), use_buffers=True)
     state: dict[str, Any] = {"method": method, "average": average, "optimizer": optimizer, "scheduler": scheduler}
     start, best = load_checkpoint(folder / "last.ckpt", state, config)
     if start == 0:
         (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
-    method.to(fabric.device), average.to(fabric.device)
     method, optimizer = fabric.setup(method, optimizer)
     method.mark_forward_method("losses")
     batches = training_batches(sources, config, start)
@@ -128,13 +126,23 @@ def _step(fabric: Fabric, method: Any, optimizer: Any, batch: Batch, config: Opt
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
+def _open_fabric(run: RunConfig) -> Fabric:
+    logger = TensorBoardLogger(root_dir=run.dir, name="", version="curves")
+    try:
+        fabric = Fabric(accelerator=run.accelerator, devices=run.devices, precision=run.precision, loggers=logger)
+    except (ValueError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"run.accelerator is '{run.accelerator}', run.precision '{run.precision}': {reason}") from error
+    fabric.launch()
+    return fabric
+
+
 def _prepare_method(config: TrainConfig, focal: tuple[float, float]) -> Method:
     method = build_method(config)
     method.focal.copy_(torch.tensor(focal))
     if config.run.init:
         _initialise(method, load_method(config.run.init))
-    if isinstance(method, SelfTeaching):
-        method.set_teachers([load_method(path) for path in config.method.teachers])
+    method.prepare(load_method)
     return method
 
 

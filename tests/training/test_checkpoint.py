@@ -98,7 +98,10 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, build: Build) -> None:
     text.write_text("no checkpoint")
     torch.save({"conv.weight": torch.zeros(3)}, weights)
     for path, message in (
-        (tmp_path / "nowhere.ckpt", "nowhere.ckpt: no such checkpoint; train it first"),
+        (
+            tmp_path / "nowhere.ckpt",
+            f"nowhere.ckpt: no such checkpoint; another run writes it: first train the YAML whose run.dir is {tmp_path}",
+        ),
         (cut, "cut.ckpt: cannot be read as a checkpoint"),
         (text, "notes.txt: cannot be read as a checkpoint"),
         (weights, "weights.pt: holds no averaged weights with their config"),

@@ -21,6 +21,7 @@ from training.train import _initialise, _moving_average, main, validate
 
 ROOT = Path(__file__).resolve().parents[2]
 Build = Callable[..., Method]
+MISSING = "runs/first/best.ckpt: no such checkpoint; another run writes it: first train the YAML whose run.dir is runs/first"
 
 
 @pytest.fixture
@@ -100,8 +101,10 @@ def test_ctrl_c_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
         (["data.images=nowhere"], "nowhere: no such folder; expected the frames of a video"),
         (["method.name=supervised"], "method supervised needs true depth in every batch"),
         (["optim.batch_size=64"], "optim.batch_size is 64, but a source has only 8 samples"),
-        (["run.init=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint; train it first"),
-        (["method.name=self_teaching", "method.teachers=[nowhere.ckpt]"], "nowhere.ckpt: no such checkpoint; train it first"),
+        (["run.init=runs/first/best.ckpt"], MISSING),
+        (["method.name=self_teaching", "method.teachers=[runs/first/best.ckpt]"], MISSING),
+        (["run.accelerator=abacus"], "run.accelerator is 'abacus', run.precision '32-true': You selected an invalid accelerator"),
+        (["run.precision='33'"], "run.precision '33': Precision '33' is invalid"),
         (["optim.learning_rate=1e30", "optim.warmup_steps=0"], "the loss is not finite"),
         (["run.dir=/proc/run"], "/proc/run"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,9 @@ class Method(nn.Module):
         self.depth_net = DepthNet(config.network, outputs)
         self.register_buffer("focal", torch.ones(2))
         self.register_buffer("sigma_calibration", torch.ones(()))
+
+    def prepare(self, load: Callable[[str], Method]) -> None:
+        """Get what the losses need besides batches, before training starts; `load` opens a checkpoint. Nothing by default."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted scalar terms whose sum is minimised."""

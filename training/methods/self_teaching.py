@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,10 @@ class SelfTeaching(Supervised):
             raise ConfigError("method.teachers is empty; expected the checkpoints of trained teachers")
         # A plain list keeps the teachers out of the student's state_dict, optimiser and averaged weights.
         self.teachers: list[Method] = []
+
+    def prepare(self, load: Callable[[str], Method]) -> None:
+        """Load the teachers that the configuration names. Raises ConfigError."""
+        self.set_teachers([load(path) for path in self.config.method.teachers])
 
     def set_teachers(self, teachers: list[Method]) -> None:
         """Give the trained teachers; they are used in evaluation mode, without gradients. Raises ConfigError."""
