@@ -41,26 +41,23 @@ def transform(points: Tensor, b_T_a: Tensor) -> Tensor:
     return torch.einsum("bij,bjhw->bihw", b_T_a[:, :3, :3], points) + b_T_a[:, :3, 3, None, None]
 
 
-def sample(image: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Bilinear values of image (B, C, H, W) at pixels (B, 2, h, w), and where they lie inside it (B, 1, h, w) bool."""
+def sample(image: Tensor, pixels: Tensor) -> Tensor:
+    """Bilinear values (B, C, h, w) of image (B, C, H, W) at pixels (B, 2, h, w); outside it, those of its nearest border."""
     height, width = image.shape[-2:]
     size = torch.tensor([width - 1, height - 1], device=image.device, dtype=image.dtype)[None, :, None, None]
-    grid = 2.0 * pixels / size - 1.0
-    inside = (grid.abs() <= 1.0).all(dim=1, keepdim=True)
+    grid = (2.0 * pixels / size - 1.0).permute(0, 2, 3, 1)
     # align_corners=True is the convention in which pixel centres are integers.
-    warped = F.grid_sample(image, grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=True)
-    return warped, inside
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def warp(source: Tensor, depth: Tensor, target_K: Tensor, source_K: Tensor, source_T_target: Tensor) -> tuple[Tensor, Tensor]:
+def warp(source: Tensor, depth: Tensor, target_K: Tensor, source_K: Tensor, source_T_target: Tensor) -> Tensor:
     """Source image (B, C, H, W) as the target sees it, given the target's depth (B, 1, H, W) [m].
 
-    Returns the warped image and where it is known (B, 1, H, W) bool: inside the source and in front of its camera.
+    What the source does not see shows its border; the minimum over the views (losses.min_reprojection) takes another view there.
     """
     points = transform(backproject(depth, target_K), source_T_target)
-    pixels, source_depth = project(points, source_K)
-    warped, inside = sample(source, pixels)
-    return warped, inside & (source_depth > 1e-3)
+    pixels, _ = project(points, source_K)
+    return sample(source, pixels)
 
 
 def pose_matrix(axis_angle: Tensor, translation: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from training.batch import Batch, View
 from training.config import DataConfig
 from training.data.augment import augment, crop_and_resize, flip, jitter
-from training.geometry import backproject, warp
+from training.geometry import backproject, transform, warp
 from training.losses import photometric_error
 
 CHANGES = [
@@ -22,12 +22,20 @@ CHANGES = [
 ]
 
 
+def seen_by(view: View, batch: Batch) -> Tensor:
+    """Where the view sees what the target shows (B, 1, H, W), by the true depth."""
+    points = transform(backproject(batch.depth, batch.K), view.source_T_target)
+    u, v, z = torch.einsum("bij,bjhw->ibhw", view.K, points)
+    height, width = view.image.shape[-2:]
+    return ((z > 0) & (u >= 0) & (u <= (width - 1) * z) & (v >= 0) & (v <= (height - 1) * z))[:, None]
+
+
 def error_at(batch: Batch, factor: float) -> float:
     """Mean photometric error of the views warped with the batch's own depth times a factor."""
     errors = []
     for view in batch.views:
-        warped, known = warp(view.image, batch.depth * factor, batch.K, view.K, view.source_T_target)
-        near = known & batch.valid & (batch.depth < 60.0)
+        warped = warp(view.image, batch.depth * factor, batch.K, view.K, view.source_T_target)
+        near = batch.valid & (batch.depth < 60.0) & seen_by(view, batch)
         errors.append(photometric_error(warped, batch.image)[near].mean())
     return float(torch.stack(errors).mean())
 

@@ -74,7 +74,7 @@ class Monodepth2(Method):
 
     @staticmethod
     def _reprojection_error(batch: Batch, view: View, depth: Tensor, source_T_target: Tensor) -> Tensor:
-        warped, _ = warp(view.image, depth, batch.K, view.K, source_T_target)
+        warped = warp(view.image, depth, batch.K, view.K, source_T_target)
         return photometric_error(warped, batch.image)
 
     @staticmethod
