@@ -14,7 +14,6 @@ from training.batch import Batch, Sample, collate
 from training.config import ConfigError, DataConfig, TrainConfig
 from training.data.video import VideoFolder, load_camera
 
-KITTI_CAMERA = CameraModel(1242, 375, 721.5377, 721.5377, 609.5593, 172.854)  # the streets' camera where no video gives one
 INPUT_ERROR = f"{InputError.__module__}.{InputError.__qualname__}"
 STREET_VALIDATION_SEED = 1_000
 STREET_VALIDATION_SAMPLES = 32
@@ -52,7 +51,9 @@ def build_sources(config: DataConfig, seed: int) -> Sources:
     if not config.images:
         if config.street_share < 1:
             raise ConfigError("data.images is empty; name the folder of a video, or set data.street_share: 1 for streets alone")
-        camera = KITTI_CAMERA.resized(*size)
+        from training.data.street import kitti_camera  # compiles its ray-caster on import: only where it is asked for
+
+        camera = kitti_camera(*size)
         val = _streets(camera, config, STREET_VALIDATION_SEED, STREET_VALIDATION_SAMPLES)
         return Sources(camera, ((_streets(camera, config, seed, config.street_samples), 1.0),), val)
     if not config.calibration:
@@ -97,6 +98,6 @@ def validation_batches(sources: Sources, batch_size: int) -> DataLoader[Batch]:
 
 
 def _streets(camera: CameraModel, config: DataConfig, seed: int, count: int) -> Dataset[Sample]:
-    from training.data.street_samples import StreetSamples  # compiles its ray-caster on import: only where it is asked for
+    from training.data.street_samples import StreetSamples  # compiles too
 
     return StreetSamples(camera, count, views=config.street_views, seed=seed * count)
