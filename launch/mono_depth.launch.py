@@ -4,15 +4,17 @@ import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
 
 DDS_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"  # read by Fast DDS 2 (Humble, Jazzy); later ones have another name and syntax
+PARAMETERS = {"model": str, "engine": str, "use_sim_time": bool, "autostart": bool}  # of the node that are arguments as well
+AS_IN_FILE = "empty: as in params_file"
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -24,28 +26,29 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("image_topic", default_value="image", description="Image topic of the camera"),
         DeclareLaunchArgument("camera_info_topic", default_value="camera_info", description="camera_info topic of the camera"),
         DeclareLaunchArgument("params_file", default_value=str(config / "mono_depth.yaml"), description="Parameter file"),
-        DeclareLaunchArgument("model", default_value="", description="Model bundle folder; empty: the packaged model"),
-        DeclareLaunchArgument("engine", default_value="onnxruntime", description="Inference backend"),
+        DeclareLaunchArgument("model", default_value="", description=f"Model bundle folder; {AS_IN_FILE}"),
+        DeclareLaunchArgument("engine", default_value="", description=f"Inference backend; {AS_IN_FILE}"),
         DeclareLaunchArgument("use_rviz", default_value="false", description="Show image, depth and cloud in RViz"),
-        DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock"),
+        DeclareLaunchArgument("use_sim_time", default_value="", description=f"Take the time from /clock; {AS_IN_FILE}"),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
-        DeclareLaunchArgument("autostart", default_value="true", description="Configure and activate at start"),
+        DeclareLaunchArgument("autostart", default_value="", description=f"Configure and activate at start; {AS_IN_FILE}"),
     ]
+    profile = str(config / "fastdds_shm.xml")
+    environment = [] if DDS_PROFILE in os.environ else [SetEnvironmentVariable(DDS_PROFILE, profile)]
+    return LaunchDescription([*arguments, *environment, OpaqueFunction(function=start, args=[config])])
+
+
+def start(context: LaunchContext, config: Path) -> list[Node]:
+    """Return the nodes. Arguments override the parameter file, so only those that were given become parameters."""
+    given = {name: kind for name, kind in PARAMETERS.items() if LaunchConfiguration(name).perform(context)}
+    parameters = {name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, kind in given.items()}
     remappings = [("image", LaunchConfiguration("image_topic")), ("camera_info", LaunchConfiguration("camera_info_topic"))]
     node = Node(
         package="depth_ros",
         executable="mono_depth_node",
         name="mono_depth",
         namespace=LaunchConfiguration("namespace"),
-        parameters=[
-            LaunchConfiguration("params_file"),
-            {
-                "model": ParameterValue(LaunchConfiguration("model"), value_type=str),
-                "engine": ParameterValue(LaunchConfiguration("engine"), value_type=str),
-                "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
-                "autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool),
-            },
-        ],
+        parameters=[LaunchConfiguration("params_file"), *([parameters] if parameters else [])],
         remappings=remappings,
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
         output="screen",
@@ -56,10 +59,8 @@ def generate_launch_description() -> LaunchDescription:
         name="rviz",
         namespace=LaunchConfiguration("namespace"),
         arguments=["-d", str(config / "mono_depth.rviz")],
-        parameters=[{"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
+        parameters=[{"use_sim_time": parameters["use_sim_time"]}] if "use_sim_time" in parameters else [],
         remappings=remappings,
         condition=IfCondition(LaunchConfiguration("use_rviz")),
     )
-    profile = str(config / "fastdds_shm.xml")
-    environment = [] if DDS_PROFILE in os.environ else [SetEnvironmentVariable(DDS_PROFILE, profile)]
-    return LaunchDescription([*arguments, *environment, node, rviz])
+    return [node, rviz]

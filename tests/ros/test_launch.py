@@ -16,7 +16,9 @@ import yaml
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from harness import NODE, OUTPUTS, ROOT, Client, depth_array, info_message, wait_until, wall
+from rcl_interfaces.srv import GetParameters
 
+NAMES = ["model", "autostart", "use_sim_time"]
 LAUNCH_FILE = ROOT / "launch" / "mono_depth.launch.py"
 RVIZ_FILE = ROOT / "config" / "mono_depth.rviz"
 RVIZ_TYPES = {
@@ -34,6 +36,9 @@ class Recorded:
 
     def __init__(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.kind, self.args, self.kwargs = name, args, kwargs
+
+    def perform(self, context: dict[str, str]) -> str:
+        return resolve(self, context)
 
 
 def recording_module(name: str) -> types.ModuleType:
@@ -99,6 +104,20 @@ def command(node: Recorded, values: dict[str, str]) -> list[str]:
     return names + remaps + parameters + extra[1:]
 
 
+def nodes(entities: list[Recorded], **given: str) -> tuple[list[Recorded], dict[str, str]]:
+    """The nodes that launch starts with these arguments, and the values of all arguments."""
+    values = {**defaults(entities), **given}
+    (function,) = of_kind(entities, "OpaqueFunction")
+    return function.kwargs["function"](values, *function.kwargs["args"]), values
+
+
+def node_command(entities: list[Recorded], **given: str) -> list[str]:
+    started, values = nodes(entities, **given)
+    (node,) = (node for node in started if node.kwargs["package"] == "depth_ros")
+    assert f"{node.kwargs['executable']} = depth_ros.ros.node:main" in (ROOT / "setup.py").read_text()
+    return command(node, values)
+
+
 def defaults(entities: list[Recorded]) -> dict[str, str]:
     return {entity.args[0]: entity.kwargs["default_value"] for entity in of_kind(entities, "DeclareLaunchArgument")}
 
@@ -119,20 +138,18 @@ def test_dds_profile_is_set_unless_the_user_has_one(launched, monkeypatch):
 
 
 def test_rviz_only_on_request(launched):
-    (rviz,) = (node for node in of_kind(launched, "Node") if node.kwargs["package"] == "rviz2")
+    (rviz,) = (node for node in nodes(launched)[0] if node.kwargs["package"] == "rviz2")
     assert rviz.kwargs["condition"].kind == "IfCondition"
     assert defaults(launched)["use_rviz"] == "false"
     assert Path(rviz.kwargs["arguments"][1]).resolve() == RVIZ_FILE
 
 
 def test_node_runs_with_the_recorded_arguments(launched, start, make_bundle):
-    (node,) = (node for node in of_kind(launched, "Node") if node.kwargs["package"] == "depth_ros")
-    assert f"{node.kwargs['executable']} = depth_ros.ros.node:main" in (ROOT / "setup.py").read_text()
-    values = {
-        **defaults(launched), "model": str(make_bundle().path), "namespace": "front",
+    given = {
+        "model": str(make_bundle().path), "namespace": "front",
         "image_topic": "/cam/image_raw", "camera_info_topic": "/cam/camera_info",
     }  # fmt: skip
-    process = start(NODE, *command(node, values)).wait_ready()
+    process = start(NODE, *node_command(launched, **given)).wait_ready()
     assert "[front.mono_depth]" in process.log()
     client = Client()
     try:
@@ -143,6 +160,31 @@ def test_node_runs_with_the_recorded_arguments(launched, start, make_bundle):
         np.testing.assert_allclose(depth_array(depth), 5.0, rtol=1e-6)
     finally:
         client.close()
+
+
+def test_parameter_file_counts_and_an_argument_overrides_it(launched, start, make_bundle, tmp_path):
+    """A user's file names a model and switches autostart off; an argument that is not given must not undo either."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"/**:\n  ros__parameters:\n    model: {make_bundle().path}\n    autostart: false\n    use_sim_time: true\n")
+    client = Client()
+    try:
+        process = start(NODE, *node_command(launched, params_file=str(file)))
+        found = client.call(GetParameters, "/mono_depth/get_parameters", GetParameters.Request(names=NAMES)).values
+        assert (found[0].string_value, found[1].bool_value, found[2].bool_value) == (str(make_bundle().path), False, True)
+        process.stop()
+    finally:
+        client.close()
+    process = start(NODE, *node_command(launched, params_file=str(file), autostart="true", use_sim_time="false"))
+    process.wait_ready()
+    assert "model 'probe'" in process.log()
+
+
+def test_simulated_time_reaches_rviz_too(launched):
+    for given, expected in (({}, []), ({"use_sim_time": "true"}, [{"use_sim_time": "true"}])):
+        started, values = nodes(launched, **given)
+        (rviz,) = (node for node in started if node.kwargs["package"] == "rviz2")
+        found = [{name: resolve(value, values) for name, value in item.items()} for item in rviz.kwargs["parameters"]]
+        assert found == expected
 
 
 def test_rviz_displays_exist(start, client, make_bundle):
