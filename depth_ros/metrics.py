@@ -14,7 +14,6 @@ from depth_ros.types import Float64Array, InputError
 
 MIN_DEPTH_M = 1e-3
 CAP_M = 80.0
-POOLING = 0.025  # of the image's width: neighbours whose measurements the mean depth map shares
 
 BoolArray = NDArray[np.bool_]
 Array = NDArray[np.floating]
@@ -81,19 +80,19 @@ def sparsification(depth: Array, sigma: Array, truth: Array, valid: BoolArray, c
     return {"ause_abs_rel": area - oracle, "aurg_abs_rel": float(np.mean(error)) - area}
 
 
-def mean_depth_map(truths: Array, leave_out: int) -> Float64Array:
+def mean_depth_map(truths: Array, leave_out: int, pooling: float = 0.0) -> Float64Array:
     """Return the baseline that has learned only the set's layout: (H, W) [m] from truths (N, H, W).
 
-    The mean of log depth over all images but `leave_out`, and over a square of POOLING of the width, since a few dozen sparse
-    images are noisy per pixel: it makes the bar higher. A pixel without measurements takes its row's mean, a row without any
-    the mean of all.
+    The mean of log depth over all images but `leave_out`; a pixel that none of them measured takes its row's mean, a row
+    without any the mean of all. `pooling` is the side of a square, as a share of the width, whose measurements a pixel shares:
+    a few dozen sparse images are noisy per pixel, so a pooled map is a higher bar.
     """
     others = np.delete(truths, leave_out, axis=0)
     valid = valid_truth(others)
     if not valid.any():
         raise InputError(f"{len(truths)} images of truth hold no measurement besides image {leave_out}; expected some")
     logs = np.where(valid, np.log(others, where=valid, out=np.zeros(others.shape)), 0.0)
-    side = max(1, int(POOLING * truths.shape[2]))
+    side = max(1, int(pooling * truths.shape[2]))
     total, count = (_box_sum(values.sum(axis=0), side) for values in (logs, valid))
     everywhere = np.full(len(total), total.sum() / count.sum())
     rows = np.divide(total.sum(axis=1), count.sum(axis=1), where=count.any(axis=1), out=everywhere)
@@ -105,8 +104,9 @@ def mean_depth_map(truths: Array, leave_out: int) -> Float64Array:
 def _box_sum(values: Array, side: int) -> Float64Array:
     """Return the sum over a square window around each pixel, cut off at the borders."""
     sums: Float64Array = values.astype(np.float64)
-    for axis in (0, 1):
-        sums = np.apply_along_axis(np.convolve, axis, sums, np.ones(side), "same")
+    for axis, length in enumerate(values.shape):
+        spread = np.apply_along_axis(np.convolve, axis, sums, np.ones(side), "full")
+        sums = np.take(spread, np.arange(length) + (side - 1) // 2, axis)
     return sums
 
 

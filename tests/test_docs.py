@@ -23,7 +23,7 @@ from training.config import TrainConfig, load_config
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 FOLDERS = tuple(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))
-MADE = ("models/mine", "models/default", "runs/", "out/", "docs/results.md", "benchmarks/results/")  # written by commands
+MADE = ("models/mine", "runs/", "out/")  # written by commands
 
 PATH = re.compile(rf"(?<![\w/.<-])(?:{'|'.join(FOLDERS)})/[\w./{{}},*<>-]*[\w}}/*>]")
 MODULE = re.compile(r"python3? -m ([\w.]+)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.engines import EngineError, load_engine
 from depth_ros.estimator import Estimator, upsample
 from depth_ros.truth import PROTOCOL, judge
-from depth_ros.types import DepthPrediction, Float32Array, InputError, UInt8Array
+from depth_ros.types import DepthPrediction, Float32Array, Float64Array, InputError, UInt8Array
 from training.checkpoint import load_method
 from training.config import ConfigError
 from training.data.truth import EvaluationSet, open_evaluation_set
@@ -37,6 +37,7 @@ COLUMNS = (
     "coverage_1sigma",
     "coverage_2sigma",
 )
+POOLING = 0.025  # of the width: smooths the mean map of a small set, a stricter baseline
 IN_RANGE = 0.8  # of the network's largest depth, which its sigmoid never reaches: what it puts beyond is sky
 Scores = dict[str, float]
 
@@ -105,12 +106,16 @@ def evaluate_baselines(dataset: EvaluationSet) -> dict[str, Scores]:
     if not valid.any():
         raise _nothing_to_judge(dataset)
     constant = np.exp(np.log(truths[valid]).mean())
+    maps: dict[str, Callable[[int], Float64Array]] = {
+        "constant": lambda index: np.full(truths[index].shape, constant),
+        "mean map": lambda index: metrics.mean_depth_map(truths, index),
+        "mean map, pooled": lambda index: metrics.mean_depth_map(truths, index, POOLING),
+    }
     rows = {}
-    for name in ("constant", "mean map"):
+    for name, depth_map in maps.items():
         scores = []
         for index, truth in enumerate(truths):
-            depth = metrics.mean_depth_map(truths, index) if name == "mean map" else np.full(truth.shape, constant)
-            depth = depth.astype(np.float32)
+            depth = depth_map(index).astype(np.float32)
             # No sigma of its own: a constant relative one, which orders the pixels by depth.
             scores.append(judge(DepthPrediction(depth, np.float32(0.2) * depth, dataset.camera), truth))
         rows[name] = mean_scores(scores, dataset)

@@ -194,6 +194,12 @@ def test_mean_depth_map_fills_from_the_row_and_then_from_all():
     np.testing.assert_allclose(mean_depth_map(truths, 1), [[2, 8, 4], [everywhere] * 3, [16, 16, 16]])
 
 
+def test_pooled_mean_depth_map_shares_its_neighbours_measurements():
+    truths = np.array([np.full((1, 5), 3.0), [[4.0, 0.0, 0.0, 9.0, 9.0]]])
+    pooled = mean_depth_map(truths, 0, pooling=0.6)  # three pixels wide
+    np.testing.assert_allclose(pooled, [[4.0, 4.0, 9.0, 9.0, 9.0]])
+
+
 def test_mean_depth_map_of_nothing_is_refused():
     with pytest.raises(InputError, match="besides image 1"):
         mean_depth_map(np.array([np.zeros((2, 2)), np.ones((2, 2))]), 1)
