@@ -29,7 +29,7 @@ def test_every_set_is_judged_beside_the_baselines(tmp_path: Path, street_set: Pa
     assert (ROOT / report["model"]).resolve() == tmp_path / "bundle_192x64"
     assert not Path(report["model"]).is_absolute()
     counts = {name: {row: scores["images"] for row, scores in rows.items()} for name, rows in report["results"].items()}
-    rows = ("constant", "mean map", report["model"])
+    rows = ("constant", "mean map", "mean map, pooled", report["model"])
     assert counts == {
         "streets": dict.fromkeys(rows, 8),
         "kitti2015_stereo": dict.fromkeys(rows, 8),

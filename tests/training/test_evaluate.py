@@ -83,7 +83,8 @@ def test_the_command_prints_a_table_and_writes_json(
     assert main([str(bundle.path), str(folder), "--half", "1", "--json", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("set[1::2]: 2 images. KITTI")
-    assert [line.split()[0] for line in lines[2:]] == ["constant", "mean", str(bundle.path)]
+    names = ["constant", "mean map", "mean map, pooled", str(bundle.path)]
+    assert [line.startswith(f"{name} ") for name, line in zip(names, lines[2:], strict=True)] == [True] * 4
     rows = json.loads(file.read_text())["results"]["set[1::2]"]
     assert rows[str(bundle.path)]["abs_rel"] == pytest.approx(0.1, abs=0.01)
     assert rows[str(bundle.path)]["images"] == 2
