@@ -23,6 +23,7 @@ class View:
     K: Tensor  # (B, 3, 3) [px]
     source_T_target: Tensor | None  # (B, 4, 4) [m], or None where the pose has to be learned
     speed: Tensor | None = None  # (B,) [m] travelled between the two images, for a metric scale without poses
+    order: int = 0  # -1: taken before the target, 1: after it, 0: at the same time (the other camera of a stereo pair)
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class SampleView:
     image: NDArray[np.uint8]  # (H, W, 3) RGB
     source_T_target: NDArray[np.float64] | None = None  # (4, 4) [m]
     speed: float | None = None  # [m]
+    order: int = 0  # see View
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Sample:
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples that all have the same views and kind of truth. Raises ValueError where they differ."""
     first = samples[0]
-    if any(len(s.views) != len(first.views) or (s.depth is None) != (first.depth is None) for s in samples):
+    order = [v.order for v in first.views]
+    if any([v.order for v in s.views] != order or (s.depth is None) != (first.depth is None) for s in samples):
         raise ValueError("samples of one batch differ in their views or in having truth; mix whole batches, not samples")
     image = _images([s.image for s in samples])
     K = torch.from_numpy(np.stack([s.K for s in samples])).float()
@@ -90,7 +93,7 @@ def _collate_view(views: Sequence[SampleView], K: Tensor) -> View:
     speeds = [v.speed for v in views]
     pose = None if any(p is None for p in poses) else torch.from_numpy(np.stack(poses)).float()
     speed = None if any(s is None for s in speeds) else torch.tensor(speeds, dtype=torch.float32)
-    return View(image, image, K, pose, speed)
+    return View(image, image, K, pose, speed, views[0].order)
 
 
 def _images(images: Sequence[NDArray[np.uint8]]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -20,13 +21,22 @@ class DataConfig:
     """What to train on. Paths are relative to `root`."""
 
     root: str = "../shared/data"
-    images: str = ""  # folder of the video's frames; none: the street world alone
-    calibration: str = ""  # ROS camera calibration YAML, or a JSON with K, width and height
-    poses: str = ""  # one 3x4 row-major camera-to-world [m] per line and frame; none: unknown
-    known_poses: bool = True  # warp with the poses; false: learn them, and use only the distance travelled
-    train_frames: tuple[int, int] = (0, -1)  # first frame and the one after the last; -1: to the end
+    source: str = "video"  # a layout from training/data/sources.py, or street: the procedural world alone
+    path: str = ""  # folder of any source but video and bag
+    split: str = ""  # of a source that has standard ones: its name, or a folder of split files
+    truth: str = ""  # which truth, where a source has several
+    images: str = ""  # video: folder of its frames
+    calibration: str = ""  # video: ROS camera calibration YAML, or a JSON with K, width and height
+    poses: str = ""  # video: one 3x4 row-major camera-to-world [m] per line and frame; none: unknown
+    bag: str = ""  # bag: a ROS 2 bag, relative to the working folder
+    train_frames: tuple[int, int] = (0, -1)  # of one sequence: first frame and the one after the last; -1: to the end
     val_frames: tuple[int, int] = (0, 0)
+    subset: float = 1.0  # share of the training images, drawn by subset_seed: for bootstrapped ensembles
+    subset_seed: int = 0
     offsets: tuple[tuple[int, ...], ...] = ((-1, 1),)  # sets of neighbours [frames], one drawn per training sample
+    known_poses: bool = True  # of the neighbours; false: learn them, and use only the distance travelled, if known
+    stereo: bool = False  # also view the scene through the other camera of a stereo pair
+    depth: bool = False  # give the losses the true depth, where there is one
     width: int = 416  # [px] of the network's input
     height: int = 128  # [px]
     street_share: float = 0.0  # share of training batches from the procedural street world, which has exact depth
@@ -37,6 +47,11 @@ class DataConfig:
     colour_jitter: float = 0.2  # brightness, contrast, saturation and gamma within 1 +- this; the networks' input only
     workers: int = 1  # loader processes
 
+    @property
+    def learns_pose(self) -> bool:
+        """Whether training views have poses that nobody knows."""
+        return self.source != "street" and any(self.offsets) and not self.known_poses
+
 
 @dataclass(frozen=True)
 class MethodConfig:
@@ -45,9 +60,12 @@ class MethodConfig:
     name: str = "monodepth2"
     auto_masking: bool = True
     scales: int = 3  # of the decoder's outputs, finest first, that enter the loss
+    sigma: str = ""  # flip, dropout, repr or log (training/uncertainty.py); none: flip, or log where depth is learned from depth
     smoothness: float = 1e-3
     supervised: float = 1.0  # weight of the true depth where a batch has it
     velocity: float = 0.0  # weight that ties a learned pose's translation to the distance travelled
+    camera_height: float = 0.0  # [m] of the camera above flat ground, which then ties the scale of depth; 0: unknown
+    ground: float = 0.05  # weight of that
     normalise_disparity: bool = False  # by its mean before warping: prevents collapse with learned poses, loses metric scale
     teachers: tuple[str, ...] = ()  # checkpoints whose mean prediction the student learns
 
@@ -66,13 +84,17 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with a linear warm-up and a cosine decay to 0.05 of the rate."""
+    """AdamW with a linear warm-up and a schedule (training/schedules.py)."""
 
-    batch_size: int = 8
+    batch_size: int = 8  # of all devices together
     learning_rate: float = 2e-4
+    pose_learning_rate: float = 0.0  # of the pose network; 0: the same
+    schedule: str = "cosine"  # cosine, step, or cyclic (cosine with restarts, run.cycles)
+    drop_steps: tuple[int, ...] = ()  # step: where the rate is multiplied by drop_factor
+    drop_factor: float = 0.1
     weight_decay: float = 1e-2
     warmup_steps: int = 50
-    clip_norm: float = 1.0
+    clip_norm: float = 1.0  # of the gradient; .inf: no clipping
     ema: float = 0.99  # decay of the averaged weights that are validated and exported
 
 
@@ -82,13 +104,15 @@ class RunConfig:
 
     dir: str = "runs/default"
     max_steps: int = 2000
+    cycles: int = 1  # of the cyclic schedule; each ends with a snapshot_<n>.ckpt
+    keep: int = 8  # newest snapshots that stay
     seed: int = 0
     log_every: int = 20
     validate_every: int = 200  # also the interval of checkpoints
     init: str = ""  # checkpoint whose depth network's weights are the start
     accelerator: str = "auto"  # Lightning Fabric's names
-    devices: int = 1
-    precision: str = "32-true"
+    devices: int = 1  # of this machine; torchrun decides by itself
+    precision: str = "32-true"  # of the networks: 32-true, bf16-mixed or 16-mixed; losses are always in 32 bits
 
 
 @dataclass(frozen=True)
@@ -102,15 +126,30 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
 
+def _same_order(offsets: Sequence[Sequence[int]]) -> bool:
+    """Whether view i lies before (or after) the target in every set: a learned pose needs the order of time."""
+    return len({tuple(offset > 0 for offset in group) for group in offsets}) == 1 and all(all(group) for group in offsets)
+
+
 # What a value has to be besides its type.
 RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("data.width", "data.height"), lambda value: value > 0 and value % 32 == 0, "a multiple of 32"),
+    (("data.offsets",), _same_order, "sets that agree in how many neighbours come before and after, none 0"),
+    (("data.subset",), lambda value: 0 < value <= 1, "a share above 0, to 1"),
     (("data.street_share", "data.colour_jitter"), lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+    (("method.camera_height", "method.ground", "method.velocity"), lambda value: value >= 0, "0 or more"),
     (("data.max_zoom",), lambda value: value >= 1, "1 (no zoom) or more"),
     (("data.street_samples", "method.scales", "optim.batch_size"), lambda value: value >= 1, "1 or more"),
     (("run.max_steps", "run.log_every", "run.validate_every"), lambda value: value >= 1, "1 or more"),
     (("optim.ema",), lambda value: 0 <= value < 1, "from 0 (no average) to below 1"),
-    (("run.devices",), lambda value: value == 1, "1: several devices are not supported yet"),
+    (("optim.learning_rate", "optim.clip_norm"), lambda value: value > 0, "above 0"),
+    (("optim.pose_learning_rate", "optim.weight_decay"), lambda value: 0 <= value < float("inf"), "0 or more"),
+    (("optim.warmup_steps", "run.seed"), lambda value: value >= 0, "0 or more"),
+    (("optim.schedule",), lambda value: value in ("cosine", "step", "cyclic"), "cosine, step or cyclic"),
+    (("optim.drop_steps",), lambda value: all(a < b for a, b in pairwise((0, *value))), "growing steps above 0"),
+    (("optim.drop_factor",), lambda value: 0 < value <= 1, "above 0, to 1"),
+    (("run.cycles", "run.keep", "run.devices"), lambda value: value >= 1, "1 or more"),
+    (("run.precision",), lambda value: value in ("32-true", "bf16-mixed", "16-mixed"), "32-true, bf16-mixed or 16-mixed"),
 )
 
 

@@ -29,12 +29,12 @@ def test_shipped_configurations_are_valid_and_write_to_their_own_folder(file: Pa
 
 def test_a_yaml_states_differences_and_set_overrides_it(tmp_path: Path) -> None:
     file = write(tmp_path, "run: {max_steps: 7, dir: runs/a}\noptim:\n  learning_rate: 1e-3\n")
-    config = load_config(file, ["run.max_steps=9", "data.train_frames=[3, 8]", "data.offsets=[[-2, 2], []]", "data.root=/x"])
+    config = load_config(file, ["run.max_steps=9", "data.train_frames=[3, 8]", "data.offsets=[[-2, 2], [-3, 1]]", "data.root=/x"])
     assert config.run.max_steps == 9
     assert config.run.dir == "runs/a"
     assert config.optim.learning_rate == 0.001  # YAML 1.1 reads 1e-3 as text
     assert config.data.train_frames == (3, 8)
-    assert config.data.offsets == ((-2, 2), ())
+    assert config.data.offsets == ((-2, 2), (-3, 1))
     assert config.data.root == "/x"
     assert config.optim.batch_size == TrainConfig().optim.batch_size
 

@@ -95,7 +95,7 @@ def test_a_checkpoint_is_judged_by_the_robots_code(tmp_path: Path, build: Build,
     method = build("supervised").eval()
     save_checkpoint(tmp_path / "best.ckpt", {"average": AveragedModel(method, use_buffers=True)}, method.config, 1, 1.0)
     estimator = open_estimator(tmp_path / "best.ckpt")
-    frame, _ = next(iter(open_evaluation_set(street_set)))
+    frame = next(iter(open_evaluation_set(street_set))).frame
     prediction = estimator.predict([frame])[0]
     with torch.no_grad():
         depth, sigma = method.predict(torch.from_numpy(frame.image.copy()).permute(2, 0, 1)[None].float() / 255)
@@ -112,7 +112,7 @@ def test_a_methods_description_is_what_the_robot_needs(build: Build, camera: Cam
     assert (described.min_depth, described.sigma_calibration) == (2.0, 1.5)
     assert described.max_depth == pytest.approx(48.0)  # beyond 0.8 of the network's range is sky
     assert described.kind == "metric"
-    unscaled = build("monodepth2", data={"images": "video", "calibration": "camera.yaml"})
+    unscaled = build("monodepth2", data={"known_poses": False})
     assert describe_method(unscaled, "mine").kind == "scale_invariant"
 
 
@@ -127,10 +127,12 @@ def test_a_set_without_matching_truth(tmp_path: Path, make_bundle: MakeBundle, w
     (folder / "depth" / "000000.png").rename(folder / "depth" / "other.png")
     dataset = open_evaluation_set(folder)
     for judge in (evaluate_baselines, lambda d: evaluate(open_estimator(make_bundle().path), d)):
-        with pytest.raises(InputError, match="set: no image has truth to compare with; expected PNGs named like the images"):
+        with pytest.raises(
+            InputError, match="set: no image has truth to compare with; expected truth files named like the images"
+        ):
             judge(dataset)
     with pytest.raises(InputError, match="no image has truth to compare with"):
-        evaluate_baselines(replace(dataset, files=()))
+        evaluate_baselines(replace(dataset, targets=()))
 
 
 @pytest.mark.parametrize("missing", ["model", "bundle", "set"])

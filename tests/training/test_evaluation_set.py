@@ -22,23 +22,24 @@ TRUTHS[:, :2] = 0.0
 @pytest.mark.parametrize("baseline_m", [None, 0.5], ids=["depth", "disparity"])
 def test_truth_is_read_in_metres(tmp_path: Path, write_set, baseline_m: float | None) -> None:  # type: ignore[no-untyped-def]
     items = list(open_evaluation_set(write_set(tmp_path / "set", CAMERA, IMAGES, TRUTHS, baseline_m)))
-    assert [frame.frame_id for frame, _ in items] == [f"{i:06d}.png" for i in range(4)]
-    assert all(np.array_equal(frame.image, image) for (frame, _), image in zip(items, IMAGES, strict=True))
-    assert all(frame.camera == CAMERA for frame, _ in items)
-    assert np.stack([truth for _, truth in items]) == pytest.approx(TRUTHS, rel=1e-6)
+    assert [item.frame.frame_id for item in items] == [f"{i:06d}.png" for i in range(4)]
+    assert all(np.array_equal(item.frame.image, image) for item, image in zip(items, IMAGES, strict=True))
+    assert all(item.frame.camera == CAMERA for item in items)
+    assert np.stack([item.truth for item in items]) == pytest.approx(TRUTHS, rel=1e-6)
 
 
 def test_images_without_truth_are_left_out_and_halves_share_nothing(tmp_path: Path, write_set) -> None:  # type: ignore[no-untyped-def]
     folder = write_set(tmp_path / "set", CAMERA, IMAGES, TRUTHS)
     dataset = open_evaluation_set(folder)
-    halves = [[f.frame_id for f, _ in dataset.every_second(first)] for first in (0, 1)]
+    halves = [[item.frame.frame_id for item in dataset.every_second(first)] for first in (0, 1)]
     assert halves == [["000000.png", "000002.png"], ["000001.png", "000003.png"]]
     (folder / "depth" / "000001.png").unlink()
-    assert [f.frame_id for f, _ in dataset] == ["000000.png", "000002.png", "000003.png"]
+    assert [item.frame.frame_id for item in dataset] == ["000000.png", "000002.png", "000003.png"]
 
 
 def test_kitti_stereo_2015(shared_data: Path) -> None:
-    frame, truth = next(iter(open_evaluation_set(shared_data / "kitti2015_stereo")))
+    item = next(iter(open_evaluation_set(shared_data / "kitti2015_stereo")))
+    frame, truth = item.frame, item.truth
     disparity = cv2.imread(str(shared_data / "kitti2015_stereo" / "disp" / frame.frame_id).replace(".jpg", ".png"), -1) / 256
     measured = disparity > 0
     assert truth[measured] == pytest.approx(721.5377 * 0.532725 / disparity[measured], rel=1e-5)
@@ -58,12 +59,12 @@ def test_folders_that_are_no_evaluation_set(tmp_path: Path, write_set) -> None: 
     (folder / "meta.json").write_text(json.dumps(meta | {"width": 64, "height": 32}))
     assert "000000.png is 32x16; expected 64x32" in message()
     (folder / "meta.json").write_text(json.dumps(meta | {"baseline_m": None}))
-    assert "expected numbers depth_scale, or disp_scale and baseline_m" in message()
+    assert "expected numbers: depth_scale of depth/, disp_scale and baseline_m of disp/ and right/" in message()
     (folder / "meta.json").write_text(json.dumps(meta))
     (folder / "image").rename(folder / "pictures")
     assert "holds no folder image or left" in message()
     (folder / "pictures").rename(folder / "left")
     (folder / "disp").rename(folder / "truth")
-    assert "no PNG files; expected a folder of 16-bit depth PNGs" in message()
+    assert "set: holds no truth; expected 16-bit PNGs named like the images in depth/ or disp/" in message()
     (folder / "meta.json").unlink()
     assert "meta.json" in message()

@@ -144,7 +144,7 @@ def test_the_graph_of_every_prediction_agrees_with_torch(tmp_path: Path, build: 
     method = build(name, data={"width": 96, "height": 64}, network={"encoder": "resnet18", "light_decoder": False}).eval()
     method.sigma_calibration.fill_(1.7)
     bundle = export(method, tmp_path / name, describe_method(method, name))
-    frame, _ = next(iter(open_evaluation_set(street_set)))
+    frame = next(iter(open_evaluation_set(street_set))).frame
     image = np.ascontiguousarray(frame.image[None, :, :96])
     assert check_parity(method, bundle, image) < 1e-3
     for ours, theirs in zip(load_engine(bundle, threads=1).infer(image), TorchEngine(method).infer(image), strict=True):
@@ -238,7 +238,7 @@ def test_sigma_cannot_be_fitted_where_too_much_is_out_of_range(
 def test_what_cannot_be_exported_is_one_line(
     tmp_path: Path, build: Build, checkpoint: Path, street_set: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    unscaled = build("monodepth2", data={"images": "video", "calibration": "camera.yaml"})
+    unscaled = build("monodepth2", data={"known_poses": False})
     learned = tmp_path / "learned.ckpt"
     save_checkpoint(learned, {"average": AveragedModel(unscaled, use_buffers=True)}, unscaled.config, 1, 1.0)
     empty = Path(shutil.copytree(street_set, tmp_path / "empty"))

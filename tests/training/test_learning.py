@@ -29,7 +29,7 @@ def unseen(tmp_path_factory: pytest.TempPathFactory, camera: CameraModel, write_
 
 def learn(make_config: MakeConfig, folder: Path, method: dict[str, object], views: list[str]) -> Path:
     config = make_config(
-        data={"street_share": 1.0, "street_samples": 120, "street_views": views},
+        data={"source": "street", "street_samples": 120, "street_views": views},
         method={"scales": 1, **method},
         network={"pretrained": "imagenet"},
         optim={"batch_size": 8, "learning_rate": 4e-3, "warmup_steps": 10, "ema": 0.9},

@@ -27,8 +27,9 @@ def video_data(folder: Path, **changes: object) -> dict[str, object]:
 def test_an_epoch_shows_every_sample_once_in_an_order_of_its_own() -> None:
     batches = list(itertools.islice(Shuffled(12, 3, seed=5), 8))
     first, second = (list(itertools.chain(*half)) for half in (batches[:4], batches[4:]))
-    assert sorted(first) == sorted(second) == list(range(12))
-    assert first != second
+    assert sorted(first) == list(range(12))
+    assert sorted(second) == list(range(12, 24))  # the second draw of each
+    assert [number - 12 for number in second] != first
     assert batches[:4] != list(itertools.islice(Shuffled(12, 3, seed=6), 4))
 
 
@@ -38,13 +39,21 @@ def test_a_resumed_run_sees_what_it_would_have_seen(start: int) -> None:
     assert list(itertools.islice(Shuffled(13, 3, seed=5, start=start), 12 - start)) == whole[start:]
 
 
-def test_a_source_smaller_than_a_batch_is_named() -> None:
+def test_processes_share_every_batch() -> None:
+    whole = list(itertools.islice(Shuffled(13, 6, seed=5), 5))
+    shares = [list(itertools.islice(Shuffled(13, 6, seed=5, rank=rank, world_size=3), 5)) for rank in range(3)]
+    assert [[*a, *b, *c] for a, b, c in zip(*shares, strict=True)] == whole
+
+
+def test_batches_that_do_not_fit_are_named() -> None:
     with pytest.raises(ConfigError, match=r"optim.batch_size is 8, but a source has only 5 samples"):
         Shuffled(5, 8, seed=0)
+    with pytest.raises(ConfigError, match=r"optim.batch_size is 5; expected a multiple of the 2 processes that share it"):
+        Shuffled(9, 5, seed=0, world_size=2)
 
 
 def test_streets_alone_need_no_recording(make_config: MakeConfig) -> None:
-    sources = build_sources(make_config(data={"street_share": 1.0, "street_samples": 6}).data, seed=1)
+    sources = build_sources(make_config(data={"source": "street", "street_samples": 6}).data, seed=1)
     assert [(len(dataset), share) for dataset, share in sources.train] == [(6, 1.0)]
     assert len(sources.val) == 32
     assert (sources.camera.width, sources.camera.height) == (192, 64)
@@ -63,7 +72,8 @@ def test_the_streets_are_seen_through_the_videos_camera(street_video: Path, make
 def test_video_and_validation_share_no_frame(street_video: Path, make_config: MakeConfig) -> None:
     sources = build_sources(make_config(data=video_data(street_video, offsets=[[-1, 1], [-2, 2]])).data, seed=0)
     train, val = sources.train[0][0], sources.val
-    assert (list(train.targets), list(val.targets)) == ([2, 3, 4, 5, 6, 7], [11, 12])
+    assert [[t.index for t in clips.targets] for clips in (train, val)] == [[2, 3, 4, 5, 6, 7], [1, 2]]  # of 0-9 and of 10-13
+    assert sources.skipped == 4 + 2
     batches = list(validation_batches(sources, batch_size=8))
     assert [batch.image.shape for batch in batches] == [(2, 3, 64, 192)]
 
@@ -76,11 +86,27 @@ def test_each_source_gives_its_share_of_the_batches(street_video: Path, make_con
     assert all((batch.depth is None) == (len(batch.views) == 2) for batch in batches)
 
 
-def test_batches_go_on_in_the_middle_of_an_epoch(street_video: Path, make_config: MakeConfig) -> None:
-    config = make_config(data=video_data(street_video))
-    whole = list(itertools.islice(training_batches(build_sources(config.data, 0), config, 0), 7))
-    rest = list(itertools.islice(training_batches(build_sources(config.data, 0), config, 5), 2))
-    assert all(torch.equal(a.image, b.image) for a, b in zip(whole[5:], rest, strict=True))
+@pytest.mark.parametrize("changes", [{}, {"street_share": 0.5, "street_samples": 2}], ids=["video", "two sources"])
+def test_a_batch_depends_on_its_number_alone(street_video: Path, make_config: MakeConfig, changes: dict[str, object]) -> None:
+    config = make_config(data=video_data(street_video, offsets=[[-1], [-2], [-3]], **changes))
+    whole = list(itertools.islice(training_batches(build_sources(config.data, 0), config, 0), 9))
+    for start in (1, 5, 8):
+        rest = list(itertools.islice(training_batches(build_sources(config.data, 0), config, start), 9 - start))
+        for a, b in zip(whole[start:], rest, strict=True):
+            assert torch.equal(a.image, b.image)
+            assert len(a.views) == len(b.views)
+            assert all(torch.equal(v.image, w.image) for v, w in zip(a.views, b.views, strict=True))
+
+
+def test_a_bootstrap_sample_is_a_seeded_share(street_video: Path, make_config: MakeConfig) -> None:
+    def chosen(**changes: object) -> list[int]:
+        data = make_config(data=video_data(street_video, offsets=[[]], train_frames=[0, 12], val_frames=[12, 14], **changes)).data
+        return [t.index for t in build_sources(data, 0).train[0][0].targets]
+
+    half = chosen(subset=0.5, subset_seed=1)
+    assert len(half) == 6
+    assert set(half) < set(chosen())
+    assert half == chosen(subset=0.5, subset_seed=1) != chosen(subset=0.5, subset_seed=2)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -101,10 +127,10 @@ def test_a_bad_image_is_one_clear_line_also_from_a_worker(
 
 
 def test_a_source_that_is_missing_is_asked_for(make_config: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match=r"data.images is empty; name the folder of a video, or set data.street_share: 1"):
+    with pytest.raises(ConfigError, match=r"data.images is empty; name the folder of a video, or choose another data.source"):
         build_sources(make_config().data, 0)
     with pytest.raises(ConfigError, match=r"data.calibration is empty; name the ROS camera calibration YAML"):
         build_sources(make_config(data={"images": "image"}).data, 0)
-    streets = make_config(data={"street_share": 1.0, "street_views": ["behind"]}).data
+    streets = make_config(data={"source": "street", "street_views": ["behind"]}).data
     with pytest.raises(ConfigError, match=r"data.street_views holds behind; expected some of before, after, right"):
         build_sources(streets, 0)

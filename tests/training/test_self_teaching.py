@@ -107,6 +107,6 @@ def test_true_depth_comes_before_the_teachers(build: Build, street_batch: Batch)
 def test_a_student_needs_teachers_that_know_metres(build: Build) -> None:
     with pytest.raises(ConfigError, match=r"method.teachers is empty; expected the checkpoints of trained teachers"):
         build("self_teaching", method={"teachers": []})
-    unscaled = build("monodepth2", data={"images": "video", "calibration": "camera.yaml"})
+    unscaled = build("monodepth2", data={"known_poses": False})
     with pytest.raises(ConfigError, match=r"a teacher's depth is not metric"):
         build("self_teaching").set_teachers([unscaled])

@@ -60,5 +60,5 @@ def test_sigma_stays_within_reason(build: Build, log_scale: float, share: float)
 
 
 def test_truth_is_required(build: Build, street_batch: Batch) -> None:
-    with pytest.raises(ConfigError, match=r"needs true depth in every batch; use data.street_share: 1"):
+    with pytest.raises(ConfigError, match=r"needs true depth in every batch; use data.source: street"):
         build("supervised").losses(replace(street_batch, depth=None, valid=None))

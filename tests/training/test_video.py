@@ -14,14 +14,20 @@ from depth_ros.bundle import ModelBundle
 from depth_ros.calibration import save_calibration
 from depth_ros.estimator import Estimator
 from depth_ros.types import CameraModel, Distortion, Frame, InputError
-from training.data.video import VideoFolder, load_camera, load_poses
+from training.config import DataConfig
+from training.data.clips import Clips
+from training.data.recording import load_poses
+from training.data.video import ImageFolder, load_camera, open_video
 
 COUNT = 14  # frames of street_video
 
 
-def open_video(folder: Path, **changes: object) -> VideoFolder:
-    camera = load_camera(folder / "camera.yaml")
-    return VideoFolder(folder / "image", camera, (192, 64), **{"poses": folder / "poses.txt", **changes})  # type: ignore[arg-type]
+def clips(
+    folder: Path, size: tuple[int, int] = (192, 64), poses: str = "poses.txt", known_poses: bool = True, **data: object
+) -> Clips:
+    calibration = "camera.yaml" if (folder / "camera.yaml").is_file() else "meta.json"
+    config = DataConfig(root=str(folder), images="image", calibration=calibration, poses=poses, **data)  # type: ignore[arg-type]
+    return Clips(open_video(config, "train"), size, offsets=config.offsets, known_poses=known_poses)
 
 
 @pytest.fixture
@@ -31,12 +37,13 @@ def video(street_video: Path, tmp_path: Path) -> Path:
 
 
 def test_targets_have_all_their_neighbours(street_video: Path) -> None:
-    video = open_video(street_video, offsets=((-1, 1), (-3, 2)), frames=(2, 12))
-    assert list(video.targets) == list(range(5, 10))
+    video = clips(street_video, offsets=((-1, 1), (-3, 2)), train_frames=(2, 12))
+    assert [target.index for target in video.targets] == list(range(3, 8))  # of frames 2 to 11
+    assert video.skipped == 5
     frames = [cv2.imread(str(file))[..., ::-1] for file in sorted((street_video / "image").iterdir())]
     spans = set()
-    for _ in range(20):
-        sample = video[1]
+    for draw in range(20):
+        sample = video[1 + draw * len(video)]
         assert np.array_equal(sample.image, frames[6])
         found = [next(i for i, f in enumerate(frames) if np.array_equal(f, v.image)) for v in sample.views]
         spans.add(tuple(i - 6 for i in found))
@@ -44,13 +51,14 @@ def test_targets_have_all_their_neighbours(street_video: Path) -> None:
 
 
 def test_frames_without_neighbours_are_for_a_student(street_video: Path) -> None:
-    video = open_video(street_video, offsets=((),))
+    video = clips(street_video, offsets=((),))
     assert len(video) == COUNT
     assert video[0].views == ()
 
 
 def test_the_pose_between_two_frames_points_forward(street_video: Path) -> None:
-    before, after = open_video(street_video)[3].views
+    before, after = clips(street_video)[3].views
+    assert (before.order, after.order) == (-1, 1)
     driven = np.linalg.norm(np.diff(np.loadtxt(street_video / "poses.txt").reshape(-1, 3, 4)[3:6, :, 3], axis=0), axis=1)
     for view, sign, distance in ((before, 1, driven[0]), (after, -1, driven[1])):
         ahead = view.source_T_target @ [0.0, 0.0, 10.0, 1.0]
@@ -60,18 +68,19 @@ def test_the_pose_between_two_frames_points_forward(street_video: Path) -> None:
 
 
 def test_hidden_poses_leave_only_the_distance(street_video: Path) -> None:
-    view = open_video(street_video, known_poses=False)[3].views[0]
+    view = clips(street_video, known_poses=False)[3].views[0]
     assert view.source_T_target is None
     assert 0.5 < view.speed < 1.0
-    view = open_video(street_video, poses=None)[3].views[0]
+    view = clips(street_video, poses="", known_poses=False)[3].views[0]
     assert view.source_T_target is view.speed is None
+    with pytest.raises(InputError, match=r"image: has no poses; expected them .*, or set data.known_poses: false to learn them"):
+        clips(street_video, poses="")
 
 
 def test_a_real_drive(shared_data: Path) -> None:
     """KITTI odometry 00: 0.86 m from frame 0 to 1, 0.858 m of it along the camera's axis."""
     folder = shared_data / "kitti_odom00_416x128"
-    camera = load_camera(folder / "meta.json")
-    video = VideoFolder(folder / "image", camera, (208, 64), offsets=((1,),), poses=folder / "poses.txt")
+    video = clips(folder, (208, 64), offsets=((1,),))
     assert len(video) == 1017
     sample = video[0]
     assert sample.image.shape == sample.views[0].image.shape == (64, 208, 3)
@@ -90,8 +99,7 @@ def test_a_distorted_recording_is_rectified(tmp_path: Path) -> None:
     coefficients, projection = (-0.28, 0.07, 0.0002, 0.0001, 0.0), (80.0, 82.0, 66.0, 45.0)
     lens = Distortion("plumb_bob", coefficients, projection=projection)
     save_calibration(CameraModel(128, 96, 90.0, 91.0, 64.0, 47.0, lens), tmp_path / "camera.yaml")
-    camera = load_camera(tmp_path / "camera.yaml")
-    sample = VideoFolder(tmp_path / "image", camera, (64, 48), offsets=((),))[0]
+    sample = clips(tmp_path, (64, 48), poses="", offsets=((),))[0]
 
     K, P = (np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]) for fx, fy, cx, cy in ((90, 91, 64, 47), projection))
     straight = cv2.undistort(picture, K, np.array(coefficients), None, P)
@@ -104,7 +112,7 @@ def test_a_distorted_recording_is_rectified(tmp_path: Path) -> None:
 def test_training_sees_the_picture_that_the_robot_sees(street_video: Path) -> None:
     frame = np.ascontiguousarray(cv2.imread(str(street_video / "image" / "000002.png"))[..., ::-1])
     camera = load_camera(street_video / "camera.yaml")
-    video = VideoFolder(street_video / "image", camera, (96, 32), offsets=((),))
+    video = clips(street_video, (96, 32), offsets=((),))
     bundle = ModelBundle("robot", 96, 32, 50.0, 50.0, "metric", 0.1, 80.0, 1.0, "", "")
     seen = Estimator(bundle, engine=None).resize(Frame(frame, camera, 0, "camera"))  # type: ignore[arg-type]
     assert np.array_equal(video[2].image, seen.image)
@@ -113,22 +121,25 @@ def test_training_sees_the_picture_that_the_robot_sees(street_video: Path) -> No
 
 def test_a_folder_that_holds_no_video(tmp_path: Path, camera: CameraModel) -> None:
     with pytest.raises(InputError, match=r"nowhere: no such folder; expected the frames of a video"):
-        VideoFolder(tmp_path / "nowhere", camera, (192, 64))
+        ImageFolder(tmp_path / "nowhere", camera)
     with pytest.raises(InputError, match=r"holds no image; expected files named \*.jpg"):
-        VideoFolder(tmp_path, camera, (192, 64))
+        ImageFolder(tmp_path, camera)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"frames": (3, 99)}, "frames 3 to 99 were asked for; the folder holds 14: choose data.train_frames and data.val_frames"),
-        ({"frames": (5, 5)}, "frames 5 to 5 were asked for; the folder holds 14"),
-        ({"frames": (3, 5)}, "2 frames are too few for neighbours at -1 to 1"),
+        (
+            {"train_frames": (3, 99)},
+            "frames 3 to 99 were asked for; the recording holds 14: choose data.train_frames and data.val_frames",
+        ),
+        ({"train_frames": (5, 5)}, "frames 5 to 5 were asked for; the recording holds 14"),
+        ({"train_frames": (3, 5)}, r"none of 2 images has its neighbours \[\[-1, 1\]\]; expected consecutive frames"),
     ],
 )
 def test_frames_that_the_video_does_not_have(street_video: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        open_video(street_video, **changes)
+        clips(street_video, **changes)
 
 
 def test_poses_must_be_one_per_image(video: Path) -> None:
@@ -151,7 +162,7 @@ def test_images_must_be_readable_and_of_the_calibrated_size(video: Path) -> None
     files = sorted((video / "image").iterdir())
     files[4].write_bytes(files[4].read_bytes()[:40])
     cv2.imwrite(str(files[9]), np.zeros((64, 100, 3), np.uint8))
-    samples = open_video(video)
+    samples = clips(video)
     with pytest.raises(InputError, match=r"000004.png: cannot be read as an image"):
         samples[2]
     with pytest.raises(InputError, match=r"000009.png: is 100x64, but its calibration says 192x64; give the calibration"):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from depth_ros.types import CameraModel, InputError
 from training.batch import Batch, Sample, collate
 from training.config import ConfigError, DataConfig, TrainConfig
-from training.data.video import VideoFolder, load_camera
+from training.data.clips import Clips
+from training.data.recording import Target
+from training.data.sources import open_source
 
 INPUT_ERROR = f"{InputError.__module__}.{InputError.__qualname__}"
 STREET_VALIDATION_SEED = 1_000
@@ -26,65 +28,73 @@ class Sources:
     camera: CameraModel
     train: tuple[tuple[Dataset[Sample], float], ...]  # datasets and their shares of the batches
     val: Dataset[Sample]
+    skipped: int = 0  # images left out for want of a neighbour
 
 
 class Shuffled(Sampler[list[int]]):
-    """Endless batches of indices: a new seeded permutation per epoch; can start at any batch, so that a run can resume."""
+    """Endless batches of numbers, a new seeded permutation per epoch: item `number % size` in epoch `number // size`.
 
-    def __init__(self, size: int, batch_size: int, seed: int, start: int = 0) -> None:
+    Starts at any batch, so that a run can resume. Of `world_size` processes each gets its share of every batch. Raises
+    ConfigError if the batches do not fit.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, start: int = 0, rank: int = 0, world_size: int = 1) -> None:
         if size < batch_size:
             raise ConfigError(f"optim.batch_size is {batch_size}, but a source has only {size} samples")
+        if batch_size % world_size:
+            raise ConfigError(
+                f"optim.batch_size is {batch_size}; expected a multiple of the {world_size} processes that share it"
+            )
         self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
+        self.share = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         batch, per_epoch = self.start, self.size // self.batch_size
         while True:
             epoch, position = divmod(batch, per_epoch)
             order = torch.randperm(self.size, generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
-            yield order[position * self.batch_size : (position + 1) * self.batch_size]
+            chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
+            yield [epoch * self.size + index for index in chosen[self.share]]
             batch += 1
 
 
 def build_sources(config: DataConfig, seed: int) -> Sources:
     """Open the datasets that the configuration names. Raises InputError or ConfigError."""
     size = (config.width, config.height)
-    if not config.images:
-        if config.street_share < 1:
-            raise ConfigError("data.images is empty; name the folder of a video, or set data.street_share: 1 for streets alone")
+    if config.source == "street":
         from training.data.street import kitti_camera  # compiles its ray-caster on import: only where it is asked for
 
         camera = kitti_camera(*size)
         val = _streets(camera, config, STREET_VALIDATION_SEED, STREET_VALIDATION_SAMPLES)
         return Sources(camera, ((_streets(camera, config, seed, config.street_samples), 1.0),), val)
-    if not config.calibration:
-        raise ConfigError("data.calibration is empty; name the ROS camera calibration YAML of the video")
-    root = Path(config.root)
-    native = load_camera(root / config.calibration)
-    poses = root / config.poses if config.poses else None
-    common = {"poses": poses, "known_poses": config.known_poses, "seed": seed}
-    train = VideoFolder(root / config.images, native, size, frames=config.train_frames, offsets=config.offsets, **common)
-    val = VideoFolder(root / config.images, native, size, frames=config.val_frames, offsets=config.offsets[:1], **common)
-    camera = native.rectified().resized(*size)
+    common = {"stereo": config.stereo, "known_poses": config.known_poses, "depth": config.depth, "seed": seed}
+    chosen = _subset(open_source(config, "train"), config.subset, config.subset_seed)
+    train = Clips(chosen, size, offsets=config.offsets, **common)
+    val = Clips(open_source(config, "val"), size, offsets=config.offsets[:1], **common)
     shares: list[tuple[Dataset[Sample], float]] = [(train, 1 - config.street_share)]
     if config.street_share > 0:
-        shares.append((_streets(camera, config, seed, config.street_samples), config.street_share))
-    return Sources(camera, tuple(shares), val)
+        shares.append((_streets(train.camera, config, seed, config.street_samples), config.street_share))
+    return Sources(train.camera, tuple(shares), val, train.skipped + val.skipped)
 
 
-def training_batches(sources: Sources, config: TrainConfig, start: int) -> Iterator[Batch]:
-    """Endless batches from step `start` on; each comes from one source, drawn by its share. Raises InputError."""
+def training_batches(sources: Sources, config: TrainConfig, start: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+    """Endless training batches from number `start` on; each comes from one source, drawn by its share. Raises InputError.
+
+    Batch k depends on the configuration and k alone. Of `world_size` processes, the one with `rank` gets its part of it.
+    """
+    size, seed, workers = config.optim.batch_size, config.run.seed, config.data.workers
+    shares = np.cumsum([share for _, share in sources.train])
+    draw = np.random.default_rng(seed)
+    passed = np.bincount(np.searchsorted(shares, draw.random(start), side="right"), minlength=len(shares))
     loaders = []
-    for dataset, share in sources.train:
-        sampler = Shuffled(len(dataset), config.optim.batch_size, config.run.seed, round(start * share))  # type: ignore[arg-type]
-        workers = config.data.workers
+    for (dataset, _), first in zip(sources.train, passed, strict=True):
+        sampler = Shuffled(len(dataset), size, seed, int(first), rank, world_size)  # type: ignore[arg-type]
         loader = DataLoader(
             dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
         )
         loaders.append(iter(loader))
-    shares = torch.tensor([share for _, share in sources.train])
-    generator = torch.Generator().manual_seed(config.run.seed + start)
     while True:
-        loader = loaders[int(torch.multinomial(shares, 1, generator=generator))]
+        loader = loaders[int(np.searchsorted(shares, draw.random(), side="right"))]
         try:
             batch = next(loader)
         except InputError as error:  # one from a worker has the worker's traceback before its own text
@@ -95,6 +105,13 @@ def training_batches(sources: Sources, config: TrainConfig, start: int) -> Itera
 def validation_batches(sources: Sources, batch_size: int) -> DataLoader[Batch]:
     """The validation samples in order."""
     return DataLoader(sources.val, batch_size=batch_size, collate_fn=collate)
+
+
+def _subset(targets: Sequence[Target], share: float, seed: int) -> list[Target]:
+    """A random share of the targets, in their order; all of them for 1."""
+    count = max(1, round(share * len(targets)))
+    chosen = np.random.default_rng(seed).permutation(len(targets))[:count]
+    return [targets[index] for index in sorted(chosen)]
 
 
 def _streets(camera: CameraModel, config: DataConfig, seed: int, count: int) -> Dataset[Sample]:

@@ -33,7 +33,8 @@ class StreetSamples(Dataset[Sample]):
         return self.count
 
     def __getitem__(self, index: int) -> Sample:
-        """The index-th sample; kept in memory once rendered."""
+        """The index-th sample, counted round; kept in memory once rendered."""
+        index %= self.count
         if index not in self._rendered:
             self._rendered[index] = self._render(index)
         return self._rendered[index]

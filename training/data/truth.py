@@ -2,56 +2,60 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from depth_ros.truth import TruthFolder
-from depth_ros.types import CameraModel, Float32Array, Frame, InputError
-from training.data.video import list_images, load_camera, read_image
+from depth_ros.types import BoolArray, CameraModel, Float32Array, Frame
+from training.config import DataConfig
+from training.data.recording import Target
+from training.data.sources import open_source
 
-IMAGE_FOLDERS = ("image", "left")
+
+@dataclass(frozen=True)
+class EvaluationItem:
+    """One image with its truth, which shows the same view but may have another size (Make3D's grid)."""
+
+    name: str  # of the image, see Recording.image_name
+    frame: Frame
+    truth: Float32Array  # (h, w) [m], 0 where not measured
+    moving: BoolArray | None = None  # (h, w) moving objects, where the set knows them
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images of one camera, some or all with truth."""
+    """Images to judge on; iterating passes over those without truth, so compare the number of items with len()."""
 
     name: str
-    files: tuple[Path, ...]
-    camera: CameraModel
-    truth: TruthFolder
+    targets: tuple[Target, ...]
 
-    def __iter__(self) -> Iterator[tuple[Frame, Float32Array]]:
-        """Frames and their truth (H, W) [m], for the images that have truth. Raises InputError for a bad file."""
-        for file in self.files:
-            truth = self.truth.depth(file.name)
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __iter__(self) -> Iterator[EvaluationItem]:
+        """The images that have truth. Raises InputError for a bad file."""
+        for target in self.targets:
+            recording, index = target.recording, target.index
+            truth = recording.depth(index, target.right)
             if truth is not None:
-                yield Frame(read_image(file, self.camera), self.camera, 0, file.name), truth
+                image, camera = recording.image(index, target.right)
+                name = recording.image_name(index, target.right)
+                yield EvaluationItem(name, Frame(image, camera, 0, name), truth, recording.moving(index))
+
+    @property
+    def camera(self) -> CameraModel:
+        """Camera of the first image."""
+        return self.targets[0].recording.camera(self.targets[0].index)
 
     def every_second(self, first: int) -> EvaluationSet:
         """Every other image, from index `first` (0 or 1) on: the two halves calibrate and judge."""
-        return replace(self, name=f"{self.name}[{first}::2]", files=self.files[first::2])
+        return replace(self, name=f"{self.name}[{first}::2]", targets=self.targets[first::2])
 
 
-def open_evaluation_set(folder: Path) -> EvaluationSet:
-    """Open a folder with `meta.json`, images in `image/` or `left/`, and truth in `disp/` or `depth/`. Raises InputError.
+def open_evaluation_set(path: Path, source: str = "folder", split: str = "", truth: str = "") -> EvaluationSet:
+    """Open the test part of a source (see training.data.sources) at `path`. Raises InputError or ConfigError.
 
-    `meta.json` holds K, width, height, and depth_scale (PNG value of a metre) or disp_scale (of a pixel) with baseline_m.
+    By default a folder with meta.json, images, and truth in disp/ or depth/.
     """
-    meta_file = folder / "meta.json"
-    camera = load_camera(meta_file)
-    meta = json.loads(meta_file.read_text(encoding="utf-8"))
-    images = next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), None)
-    if images is None:
-        raise InputError(f"{folder}: holds no folder {' or '.join(IMAGE_FOLDERS)}; expected the images there")
-    try:
-        if (folder / "disp").is_dir():
-            truth = TruthFolder(folder / "disp", float(meta["disp_scale"]), camera.fx * float(meta["baseline_m"]))
-        else:
-            truth = TruthFolder(folder / "depth", float(meta["depth_scale"]))
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{meta_file}: {error!r}; expected numbers depth_scale, or disp_scale and baseline_m") from error
-    truth.check_size(camera.width, camera.height)
-    return EvaluationSet(folder.name, tuple(list_images(images)), camera, truth)
+    config = DataConfig(root=str(path), source=source, path="", split=split, truth=truth)
+    return EvaluationSet(path.name, tuple(open_source(config, "test")))

@@ -1,101 +1,119 @@
-"""A recorded video as training samples: a folder of images, a calibration and, where known, poses."""
+"""Recorded images in a folder, with a calibration and, where known, poses, a second camera and the truth."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from depth_ros.calibration import load_calibration
-from depth_ros.images import Rectifier, resize_image
-from depth_ros.types import CameraModel, InputError
-from training.batch import Sample, SampleView
+from depth_ros.images import Rectifier
+from depth_ros.truth import TruthFolder
+from depth_ros.types import CameraModel, Float32Array, InputError, UInt8Array
+from training.config import ConfigError, DataConfig
+from training.data.recording import Recording, Target, decode, frames_of, list_images, load_poses
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_FOLDERS = ("image", "left")
 
 
-class VideoFolder(Dataset[Sample]):
-    """Samples of consecutive frames, rectified and resized to the network's input by the robot's own code.
+class ImageFolder(Recording):
+    """A folder of images of one camera, in the order of their names; distorted images are rectified.
 
-    Every target has all neighbours of the widest set of offsets inside [first, last). Raises InputError for a folder without
-    images, a pose file of another length, or an image that cannot be read or has another size than the calibration.
+    `right` holds the images of the right camera under the same names. Raises InputError for a folder without images, a pose
+    file of another length, or a right folder that lacks an image.
     """
 
     def __init__(
         self,
         images: Path,
         camera: CameraModel,
-        size: tuple[int, int],
         *,
-        frames: tuple[int, int] = (0, -1),
-        offsets: tuple[tuple[int, ...], ...] = ((-1, 1),),
         poses: Path | None = None,
-        known_poses: bool = True,
-        seed: int = 0,
+        right: Path | None = None,
+        baseline_m: float | None = None,
+        truth: TruthFolder | None = None,
     ) -> None:
-        self.files = list_images(images)
-        self.camera, self.size, self.offsets, self.known_poses = camera, size, offsets, known_poses
-        self.rectify = Rectifier(camera) if camera.distortion else None
-        self.K = camera.rectified().resized(*size).K
+        self.name, self.files, self.truth = str(images), list_images(images), truth
+        self._raw, self._rectifier = camera, Rectifier(camera) if camera.distortion else None
         self.world_T_camera = load_poses(poses, len(self.files)) if poses else None
-        self.rng = np.random.default_rng(seed)
-        first, last = frames[0], frames[1] if frames[1] >= 0 else len(self.files)
-        if not 0 <= first < last <= len(self.files):
-            raise InputError(
-                f"{images}: frames {first} to {last} were asked for; the folder holds {len(self.files)}: "
-                "choose data.train_frames and data.val_frames within it"
-            )
-        reach = [0, *(offset for group in offsets for offset in group)]
-        self.targets = range(first - min(reach), last - max(reach))
-        if not self.targets:
-            raise InputError(f"{images}: {last - first} frames are too few for neighbours at {min(reach)} to {max(reach)}")
+        self.baseline_m = baseline_m if right else None
+        self._right = _partners(self.files, right) if right else None
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.files)
 
-    def __getitem__(self, index: int) -> Sample:
-        """The sample of the index-th target, with one set of neighbours drawn at random."""
-        target = self.targets[index]
-        offsets = self.offsets[self.rng.integers(len(self.offsets))]
-        return Sample(self._read(target), self.K, tuple(self._view(target, target + offset) for offset in offsets))
+    def image_name(self, index: int, right: bool = False) -> str:
+        """See Recording."""
+        return self.files[index].name
 
-    def _view(self, target: int, source: int) -> SampleView:
-        if self.world_T_camera is None:
-            return SampleView(self._read(source))
-        source_T_target = np.linalg.inv(self.world_T_camera[source]) @ self.world_T_camera[target]
-        speed = float(np.linalg.norm(source_T_target[:3, 3]))
-        return SampleView(self._read(source), source_T_target if self.known_poses else None, speed)
+    def camera(self, index: int) -> CameraModel:
+        """See Recording."""
+        return self._raw.rectified()
 
-    def _read(self, frame: int) -> NDArray[np.uint8]:
-        image = read_image(self.files[frame], self.camera)
-        return resize_image(self.rectify(image) if self.rectify else image, *self.size)
+    def image(self, index: int, right: bool = False, least: tuple[int, int] = (0, 0)) -> tuple[UInt8Array, CameraModel]:
+        """See Recording. A distorted image is decoded in full."""
+        file = (self._right if right and self._right else self.files)[index]
+        if self._rectifier is None:
+            return decode(file, self._raw, least)
+        image, _ = decode(file, self._raw)
+        return self._rectifier(image), self._rectifier.camera
 
-
-def list_images(folder: Path) -> list[Path]:
-    """Image files of a folder in the order of their names. Raises InputError."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected the frames of a video")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise InputError(f"{folder}: holds no image; expected files named *{', *'.join(IMAGE_SUFFIXES)}")
-    return files
+    def depth(self, index: int, right: bool = False) -> Float32Array | None:
+        """See Recording; the truth is the left camera's."""
+        return None if right or self.truth is None else self.truth.depth(self.files[index].name)
 
 
-def read_image(file: Path, camera: CameraModel) -> NDArray[np.uint8]:
-    """RGB image (H, W, 3) that must have its camera's size. Raises InputError."""
-    image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{file}: cannot be read as an image")
-    if image.shape[:2] != (camera.height, camera.width):
+def open_video(config: DataConfig, part: str) -> list[Target]:
+    """`source: video`: data.images, data.calibration and data.poses, split by data.train_frames and data.val_frames."""
+    if not config.images:
+        raise ConfigError("data.images is empty; name the folder of a video, or choose another data.source, for example street")
+    if not config.calibration:
+        raise ConfigError("data.calibration is empty; name the ROS camera calibration YAML of the video")
+    root = Path(config.root)
+    camera = load_camera(root / config.calibration)
+    video = ImageFolder(root / config.images, camera, poses=root / config.poses if config.poses else None)
+    return frames_of(video, config, part)
+
+
+def open_folder(config: DataConfig, part: str) -> list[Target]:
+    """`source: folder`: data.path holds meta.json and image/ or left/, and may hold right/, poses.txt, disp/ and depth/.
+
+    `meta.json` holds K, width, height, and baseline_m with right/, depth_scale (PNG value of a metre) with depth/, disp_scale
+    (PNG value of a pixel) with disp/. Raises InputError.
+    """
+    folder = Path(config.root) / config.path
+    meta_file = folder / "meta.json"
+    camera = load_camera(meta_file)
+    meta = json.loads(meta_file.read_text(encoding="utf-8"))
+    images = next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), None)
+    if images is None:
+        raise InputError(f"{folder}: holds no folder {' or '.join(IMAGE_FOLDERS)}; expected the images there")
+    right, poses = folder / "right", folder / "poses.txt"
+    try:
+        truth = None
+        if (folder / "disp").is_dir():
+            truth = TruthFolder(folder / "disp", float(meta["disp_scale"]), camera.fx * float(meta["baseline_m"]))
+        elif (folder / "depth").is_dir():
+            truth = TruthFolder(folder / "depth", float(meta["depth_scale"]))
+        baseline = float(meta["baseline_m"]) if right.is_dir() else None
+    except (KeyError, TypeError) as error:
         raise InputError(
-            f"{file}: is {image.shape[1]}x{image.shape[0]}, but its calibration says {camera.width}x{camera.height}; "
-            "give the calibration of these images"
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            f"{meta_file}: {error!r}; expected numbers: depth_scale of depth/, disp_scale and baseline_m of disp/ and right/"
+        ) from error
+    if truth:
+        truth.check_size(camera.width, camera.height)
+    elif part == "test":
+        raise InputError(f"{folder}: holds no truth; expected 16-bit PNGs named like the images in depth/ or disp/")
+    recording = ImageFolder(
+        images, camera,
+        poses=poses if poses.is_file() else None,
+        right=right if right.is_dir() else None,
+        baseline_m=baseline,
+        truth=truth,
+    )  # fmt: skip
+    recording.name = str(folder)
+    return frames_of(recording, config, part)
 
 
 def load_camera(path: Path) -> CameraModel:
@@ -110,21 +128,11 @@ def load_camera(path: Path) -> CameraModel:
         raise InputError(f"{path}: {error!r}; expected a JSON with K (3x3), width and height") from error
 
 
-def load_poses(path: Path, count: int) -> NDArray[np.float64]:
-    """World_T_camera (count, 4, 4) [m] from 3x4 row-major lines. Raises InputError."""
-    try:
-        rows = np.loadtxt(path, dtype=np.float64, ndmin=2)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}; expected 12 numbers per line") from error
-    if rows.shape != (count, 12):
+def _partners(files: list[Path], folder: Path) -> list[Path]:
+    partners = [folder / file.name for file in files]
+    missing = [partner.name for partner in partners if not partner.is_file()]
+    if missing:
         raise InputError(
-            f"{path}: holds {rows.shape[0]} lines of {rows.shape[1]} numbers; expected {count} (one per image) of 12"
+            f"{folder}: lacks {len(missing)} of {len(files)} images, the first {missing[0]}; expected every left image's partner"
         )
-    if not np.isfinite(rows).all():
-        line = int(np.argmin(np.isfinite(rows).all(axis=1))) + 1
-        raise InputError(
-            f"{path}: line {line} is not finite; expected a pose of every image, or leave its frames out of the video"
-        )
-    poses = np.tile(np.eye(4), (count, 1, 1))
-    poses[:, :3] = rows.reshape(-1, 3, 4)
-    return poses
+    return partners

@@ -1,0 +1,22 @@
+"""The table of real data sources: a name and a function that opens the layout. A source added is one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from training.config import ConfigError, DataConfig
+from training.data.recording import Target
+from training.data.video import open_folder, open_video
+
+# (data config, part) -> the images of that part: "train", "val", or "test" for judging.
+SOURCES: dict[str, Callable[[DataConfig, str], list[Target]]] = {
+    "video": open_video,
+    "folder": open_folder,
+}
+
+
+def open_source(config: DataConfig, part: str) -> list[Target]:
+    """Open the part of the source that the configuration names. Raises ConfigError or InputError."""
+    if config.source not in SOURCES:
+        raise ConfigError(f"data.source is '{config.source}'; expected one of {', '.join((*SOURCES, 'street'))}")
+    return SOURCES[config.source](config, part)
