@@ -50,7 +50,8 @@ class DataConfig:
     @property
     def learns_pose(self) -> bool:
         """Whether training views have poses that nobody knows."""
-        return self.source != "street" and any(self.offsets) and not self.known_poses
+        street = not {"before", "after"}.isdisjoint(self.street_views)
+        return not self.known_poses and (street if self.source == "street" else any(self.offsets))
 
 
 @dataclass(frozen=True)

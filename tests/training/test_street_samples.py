@@ -43,3 +43,11 @@ def test_a_seed_is_a_set_of_streets(camera: CameraModel) -> None:
 def test_unknown_views_are_named(camera: CameraModel) -> None:
     with pytest.raises(ConfigError, match=r"data.street_views holds above, behind; expected some of before, after, right"):
         StreetSamples(camera, 1, views=("behind", "after", "above"))
+
+
+def test_hidden_poses_leave_the_distance_and_the_stereo_pair(camera: CameraModel) -> None:
+    shown = StreetSamples(camera, 1, views=("before", "after", "right"), seed=3)[0].views
+    hidden = StreetSamples(camera, 1, views=("before", "after", "right"), seed=3, known_poses=False)[0].views
+    assert [view.order for view in hidden] == [-1, 1, 0]
+    assert [view.source_T_target is None for view in hidden] == [True, True, False]
+    assert [view.speed for view in hidden] == [view.speed for view in shown]

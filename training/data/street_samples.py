@@ -19,14 +19,19 @@ MAX_DEPTH_M = 100.0  # the truth of the sky, which no photograph teaches, and of
 
 
 class StreetSamples(Dataset[Sample]):
-    """`count` samples, SAMPLES_PER_STREET moments of each street. Raises ConfigError for a view that does not exist."""
+    """`count` samples, SAMPLES_PER_STREET moments of each street. Raises ConfigError for a view that does not exist.
 
-    def __init__(self, camera: CameraModel, count: int, *, views: Sequence[str] = (), seed: int = 0) -> None:
+    Without `known_poses` those of the views before and after are left out, and only the distance driven is given.
+    """
+
+    def __init__(
+        self, camera: CameraModel, count: int, *, views: Sequence[str] = (), seed: int = 0, known_poses: bool = True
+    ) -> None:
         unknown = set(views) - set(VIEWS)
         if unknown:
             raise ConfigError(f"data.street_views holds {', '.join(sorted(unknown))}; expected some of {', '.join(VIEWS)}")
         self.camera, self.count, self.views, self.seed = camera, count, tuple(views), seed
-        self.K = camera.K
+        self.K, self.known_poses = camera.K, known_poses
         self._rendered: dict[int, Sample] = {}
 
     def __len__(self) -> int:
@@ -51,6 +56,8 @@ class StreetSamples(Dataset[Sample]):
             world_T_source = street.pose(t_s + seconds) @ aside
             image = street.render(self.camera, world_T_source, t_s + seconds).image
             source_T_target = np.linalg.inv(world_T_source) @ world_T_target
-            views.append(SampleView(image, source_T_target, float(np.linalg.norm(source_T_target[:3, 3]))))
+            distance = float(np.linalg.norm(source_T_target[:3, 3]))
+            known = self.known_poses or seconds == 0
+            views.append(SampleView(image, source_T_target if known else None, distance, int(np.sign(seconds))))
         depth = np.minimum(target.depth, np.float32(MAX_DEPTH_M))
         return Sample(target.image, self.K, tuple(views), depth)
