@@ -116,6 +116,17 @@ def contact_sheet(image: UInt8Array, seed: int = 0) -> UInt8Array:
     return np.vstack(rows)
 
 
+def _read(file: Path, width: int) -> UInt8Array:
+    """Return the image at this width [px]. Raises InputError."""
+    image = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise InputError(f"{file}: not readable as an image; expected a PNG or JPEG file")
+    height = round(width * image.shape[0] / image.shape[1])
+    if min(width, height) < MIN_SIDE:
+        raise InputError(f"{file}: is {width}x{height} at --width {width}; expected at least {MIN_SIDE} px a side")
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -127,15 +138,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
-        image = cv2.imread(str(options.image), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise InputError(f"{options.image}: not readable as an image; expected a PNG or JPEG file")
-        height = round(options.width * image.shape[0] / image.shape[1])
-        resized = cv2.resize(image, (options.width, height), interpolation=cv2.INTER_AREA)
-        written = cv2.imwrite(str(options.out), contact_sheet(resized, options.seed)[..., ::-1])
-        if not written:
+        sheet = contact_sheet(_read(options.image, options.width), options.seed)
+        if not cv2.haveImageWriter(str(options.out)) or not cv2.imwrite(str(options.out), sheet[..., ::-1]):
             raise InputError(f"{options.out}: cannot be written; expected a .png or .jpg in a folder that exists")
-    except (InputError, cv2.error) as error:
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
