@@ -38,6 +38,15 @@ class Method(nn.Module):
         """Weighted scalar terms whose sum is minimised."""
         raise NotImplementedError
 
+    def health(self, batch: Batch) -> dict[str, Tensor]:
+        """Figures that tell a collapse (limits in training/guards.py), as means over the batch.
+
+        near, far: share of pixels at the ends of the depth range; contrast: standard deviation of log depth in an image.
+        """
+        depth, network = self.predict(batch.image)[0], self.config.network
+        near, far = (depth < 1.01 * network.min_depth), (depth > 0.99 * network.max_depth)
+        return {"near": near.float().mean(), "far": far.float().mean(), "contrast": depth.log().std(dim=(1, 2, 3)).mean()}
+
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """RGB in [0, 1] (B, 3, H, W) -> depth [m] and sigma [m], each (B, 1, H, W), for a camera with `focal`."""
         raise NotImplementedError
