@@ -16,8 +16,12 @@ TORCH = ("torch", "torchvision", "lightning", "lightning_fabric", "timm")
 BACKENDS = ("onnxruntime", "openvino", "tensorrt", "cuda")
 # What training may use of depth_ros, besides the plain types.
 BRIDGE = {
-    "training.evaluate": ("bundle", "engines", "estimator", "metrics", "truth"),
+    "training.evaluate": ("bundle", "engines", "estimator"),
+    "training.foreign": ("bundle",),
+    "training.protocols": ("estimator", "metrics"),
+    **dict.fromkeys(("training.judging", "training.breakdown", "training.report", "training.report_figures"), ("metrics",)),
     "training.export": ("bundle", "engines", "estimator", "metrics", "truth"),
+    "training.robustness": ("bundle", "engines", "estimator", "metrics"),
     "training.data": ("calibration", "images", "truth"),
 }
 
@@ -30,13 +34,17 @@ ROBOT_LAYERS = (
 )
 ROS_LAYERS = (("params", "messages", "health", "memory", "sources", "bag"), ("pipeline",), ("node", "player"))
 TRAINING_LAYERS = (
-    ("config", "batch"),
-    ("geometry", "losses", "data"),
-    ("networks",),
+    ("config", "batch", "guards"),
+    ("geometry", "losses", "data", "schedules", "devices", "record"),
+    ("networks", "uncertainty"),
     ("methods",),
     ("checkpoint",),
+    ("protocols", "breakdown", "baselines"),
+    ("judging",),
+    ("foreign", "tables"),
+    ("report", "report_figures"),
     ("evaluate",),
-    ("train", "export"),
+    ("train", "export", "robustness"),
 )
 PACKAGES = (("depth_ros", ROBOT_LAYERS), ("depth_ros.ros", ROS_LAYERS), ("training", TRAINING_LAYERS))
 

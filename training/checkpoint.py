@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -11,32 +12,57 @@ import torch
 from training.config import ConfigError, TrainConfig, merge, to_dict
 from training.methods import Method, build_method
 
-SECTIONS_THAT_MUST_AGREE = ("data", "method", "network", "optim")
+# What may differ when a run goes on: none of these decides a step that is already done.
+FREE_KEYS = (
+    "run.dir", "run.max_steps", "run.keep", "run.log_every", "run.validate_every", "run.accelerator", "run.devices",
+    "data.root", "data.workers",
+)  # fmt: skip
 
 
-def save_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig, step: int, best: float) -> None:
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    step: int = 0  # done
+    best: float = float("inf")  # validation loss so far
+    collapsed: int = 0  # validations in a row that found a collapse
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig, step: int, best: float, collapsed: int = 0) -> None:
     """Write the state_dict of everything in `state`, then rename: a reader never sees half a file."""
     values = {name: item.state_dict() for name, item in state.items()}
+    progress = asdict(Progress(step, best, collapsed))
     temporary = path.with_suffix(".tmp")
-    torch.save({**values, "config": to_dict(config), "step": step, "best": best, "rng": torch.get_rng_state()}, temporary)
+    torch.save({**values, "config": to_dict(config), **progress}, temporary)
     temporary.replace(path)
 
 
-def load_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> tuple[int, float]:
-    """Load a run's own checkpoint into `state`; return its step and best validation loss, (0, inf) where there is none.
+def load_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> Progress:
+    """Load a run's own checkpoint into `state`; return how far the run is.
 
     Raises ConfigError if the run was started with another configuration.
     """
     if not path.is_file():
-        return 0, float("inf")
+        return Progress()
     stored = read_checkpoint(path)
-    for section in SECTIONS_THAT_MUST_AGREE:
-        if stored["config"][section] != to_dict(config)[section]:
-            raise ConfigError(f"{path}: was made with another '{section}' section; choose another run.dir or delete the folder")
+    before, now = _flat(to_dict(merge(TrainConfig(), stored["config"], str(path)))), _flat(to_dict(config))
+    for key, value in now.items():
+        if value != before[key] and key not in FREE_KEYS:
+            raise ConfigError(
+                f"{path}: was made with {key} {before[key]}, not {value}; choose another run.dir or delete the folder"
+            )
+    missing = {*state, *(f.name for f in fields(Progress))} - stored.keys()
+    if missing:
+        raise ConfigError(
+            f"{path}: holds no {', '.join(sorted(missing))}; expected a last.ckpt of this version: choose another run.dir"
+        )
     for name, item in state.items():
         item.load_state_dict(stored[name])
-    torch.set_rng_state(stored["rng"])
-    return int(stored["step"]), float(stored["best"])
+    return Progress(**{f.name: stored[f.name] for f in fields(Progress)})
+
+
+def _flat(config: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for section, values in config.items() for key, value in values.items()}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

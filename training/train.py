@@ -1,140 +1,243 @@
 """Train a method: `python -m training.train config/train/monodepth2.yaml --set run.max_steps=100`.
 
 One batch, six steps: read, collate, augment, losses, backward and step, and every so often log, validate, checkpoint.
-A run with a checkpoint in its folder goes on from there.
+A run with a checkpoint in its folder goes on from there, on the very curve that it left: every random draw of a step is a
+function of the seed and the step. Several GPUs: run.devices, or torchrun for several machines.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import yaml
 from lightning_fabric import Fabric, seed_everything
-from lightning_fabric.loggers import TensorBoardLogger
-from torch import Tensor
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from depth_ros.types import InputError
 from training.batch import Batch, to_device
 from training.checkpoint import load_checkpoint, load_method, save_checkpoint
-from training.config import ConfigError, OptimConfig, RunConfig, TrainConfig, load_config, to_dict
+from training.config import ConfigError, TrainConfig, load_config
 from training.data.augment import augment
-from training.data.loading import build_sources, training_batches, validation_batches
+from training.data.loading import Sources, build_sources, training_batches, validation_batches
+from training.devices import open_fabric, skips_overflow
+from training.guards import StoppedError, StopRequest, TrainingError, check_collapse, check_gradient, check_loss, find_collapse
 from training.methods import Method, build_method
-
-FINAL_RATE = 0.05  # of the learning rate, at the end of the cosine
-
-
-class TrainingError(Exception):
-    """A run that cannot go on; the text says why and what to do."""
+from training.record import Record
+from training.schedules import build_optimizer, cycle_ends, moving_average, rate_factor, set_rates
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
+    """Command line; returns the exit code: 0, 1 for an error, 130 after Ctrl-C, 143 after SIGTERM."""
     parser = argparse.ArgumentParser(
         prog="training.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", help="YAML of differences from the defaults in training/config.py")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one value; repeatable")
+    parser.add_argument("--loader-only", type=int, metavar="N", help="read N training batches, print the rate, train nothing")
     options = parser.parse_args(arguments)
     try:
-        train(load_config(options.config, options.set))
-    except (ConfigError, InputError, TrainingError, OSError) as error:
+        config = load_config(options.config, options.set)
+        if options.loader_only is not None:
+            print(measure_loader(config, options.loader_only))
+        else:
+            train(config)
+    except TrainingError as error:  # raised by all processes alike
+        return _leave(f"error: {error}", 1)
+    except StoppedError as stop:
+        return _leave(f"{stop}; run the same command again to go on", 128 + stop.signum)
+    except (ConfigError, InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on from the last checkpoint", file=sys.stderr)
+        print("stopped before a step was done; run the same command again", file=sys.stderr)
         return 130
     return 0
+
+
+def _leave(text: str, code: int) -> int:
+    """Of several processes one says why the run ends; a failed child would have it killed before it could."""
+    if rank_zero_only.rank:
+        return 0
+    print(text, file=sys.stderr)
+    return code
 
 
 def train(config: TrainConfig) -> Path:
     """Run a training to its last step; return the path of the best checkpoint.
 
-    Raises TrainingError, ConfigError or InputError.
+    Raises TrainingError, ConfigError, InputError, or StoppedError after SIGINT or SIGTERM, with the state saved.
     """
-    folder = Path(config.run.dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    run = config.run
-    fabric = _open_fabric(run)
-    seed_everything(run.seed, verbose=False)
-    sources = build_sources(config.data, run.seed)
-    method = _prepare_method(config, (sources.camera.fx, sources.camera.fy))
-    method.to(fabric.device)  # before the optimiser's state is loaded, which goes to where its parameters are
-    optimizer, scheduler = _build_optimizer(method, config.optim, run.max_steps)
-    average = AveragedModel(method, multi_avg_fn=_moving_average(config.optim.ema), use_buffers=True)
-    state: dict[str, Any] = {"method": method, "average": average, "optimizer": optimizer, "scheduler": scheduler}
-    start, best = load_checkpoint(folder / "last.ckpt", state, config)
-    if start == 0:
-        (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
-    method, optimizer = fabric.setup(method, optimizer)
-    method.mark_forward_method("losses")
-    batches = training_batches(sources, config, start)
-    progress = tqdm(
-        range(start, run.max_steps),
-        initial=start,
-        total=run.max_steps,
-        desc=folder.name,
-        disable=not fabric.is_global_zero,
-        mininterval=0.2 if sys.stderr.isatty() else 30,
-    )
-    for step in progress:
-        terms = _step(fabric, method, optimizer, augment(to_device(next(batches), fabric.device), config.data), config.optim)
-        scheduler.step()
-        average.update_parameters(method.module)
-        if (step + 1) % run.log_every == 0:
-            fabric.log_dict({f"train/{name}": value for name, value in terms.items()}, step + 1)
-            progress.set_postfix({name: f"{value:.4f}" for name, value in terms.items()})
-        if (step + 1) % run.validate_every == 0 or step + 1 == run.max_steps:
-            loss = validate(average.module, validation_batches(sources, config.optim.batch_size), fabric.device)
-            fabric.log("val/loss", loss, step + 1)
-            progress.write(f"step {step + 1}: validation loss {loss:.4f}")
-            save_checkpoint(folder / "last.ckpt", state, config, step + 1, min(best, loss))
-            if loss < best:
-                best = loss
-                save_checkpoint(folder / "best.ckpt", {"average": average}, config, step + 1, best)
-    return folder / "best.ckpt"
+    fabric = open_fabric(config.run)
+    seed_everything(config.run.seed, verbose=False)
+    sources = build_sources(config.data, config.run.seed)
+    if sources.skipped:
+        fabric.print(f"{sources.skipped} images are left out for want of a neighbour")
+    trainer = Trainer(config, fabric, _prepare_method(config, (sources.camera.fx, sources.camera.fy)))
+    with StopRequest() as stop:
+        trainer.run(sources, stop)
+    return trainer.folder / "best.ckpt"
 
 
-def validate(method: Method, batches: Iterable[Batch], device: torch.device) -> float:
-    """Mean total loss over the validation batches, without augmentation."""
+class Trainer:
+    """The state of a run and its one loop."""
+
+    def __init__(self, config: TrainConfig, fabric: Fabric, method: Method) -> None:
+        self.config, self.fabric, self.folder = config, fabric, Path(config.run.dir)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        method.to(fabric.device)  # before the optimiser's state is loaded, which goes to where its parameters are
+        optimizer = build_optimizer(method, config.optim)
+        self.average = AveragedModel(method, multi_avg_fn=moving_average(config.optim.ema), use_buffers=True)
+        self.state = {"method": method, "average": self.average, "optimizer": optimizer, "scaler": fabric.strategy.precision}
+        self.progress = load_checkpoint(self.folder / "last.ckpt", self.state, config)
+        if fabric.broadcast(self.progress) != self.progress:
+            raise ConfigError(f"run.dir {self.folder} holds other checkpoints on this machine; all machines have to share it")
+        self.method, self.optimizer = fabric.setup(method, optimizer)
+        self.method.mark_forward_method("losses")
+
+    def run(self, sources: Sources, stop: StopRequest) -> None:
+        """Go on to the last step, or until a stop is asked for. Raises as train()."""
+        fabric, run, start = self.fabric, self.config.run, self.progress.step
+        record = Record(self.folder, self.config, start, fabric.world_size) if fabric.is_global_zero else None
+        batches = training_batches(sources, self.config, start, fabric.global_rank, fabric.world_size)
+        bar = tqdm(
+            range(start, run.max_steps),
+            initial=start,
+            total=run.max_steps,
+            desc=self.folder.name,
+            disable=not fabric.is_global_zero,
+            mininterval=0.2 if sys.stderr.isatty() else 30,
+        )
+        for step in bar:
+            values, signum = self._step(next(batches), step, stop.signum)
+            self.progress.step = step + 1
+            validating = (step + 1) % run.validate_every == 0 or step + 1 == run.max_steps
+            figures = self._validate(sources) if validating else {}
+            if record and (validating or (step + 1) % run.log_every == 0):
+                record.log(step + 1, values | figures)
+                _show(bar, values, figures, self.config.optim.batch_size)
+            if validating:
+                self._judge(figures)
+            if self.config.optim.schedule == "cyclic":
+                self._keep_snapshot()
+            if validating or signum:
+                self._save("last.ckpt", self.state)
+            if signum:
+                raise StoppedError(f"stopped at step {step + 1}, saved in {self.folder / 'last.ckpt'}", signum)
+        if record:
+            record.close()
+
+    def _step(self, batch: Batch, step: int, signum: int) -> tuple[dict[str, float], int]:
+        """One step of the optimiser: what to log of it, and the signal that stops the run, once any process has one."""
+        fabric, config, method = self.fabric, self.config, self.method.train()
+        rate = set_rates(self.optimizer, rate_factor(step, config.optim, config.run))
+        _seed(config.run.seed, step, 0)  # all processes augment alike
+        batch = augment(to_device(batch, fabric.device), config.data)
+        _seed(config.run.seed, step, 1 + fabric.global_rank)
+        terms = method.losses(batch)
+        total = sum(terms.values())
+        means = fabric.all_reduce(torch.stack([*(term.detach() for term in terms.values()), total.new_tensor(signum)]))
+        *values, asked = means.tolist()
+        log = dict(zip(terms, values, strict=True))
+        check_loss(log, step + 1, self._kept())
+        self.optimizer.zero_grad(set_to_none=True)
+        fabric.backward(total)
+        norm = fabric.clip_gradients(method, self.optimizer, max_norm=config.optim.clip_norm, error_if_nonfinite=False)
+        if not skips_overflow(fabric.strategy.precision):
+            check_gradient(float(norm), step + 1, self._kept())
+        self.optimizer.step()
+        self.average.update_parameters(method.module)
+        log = {"lr": rate, "train/loss": sum(values)} | {f"train/{name}": value for name, value in log.items()}
+        return log, (signum or signal.SIGTERM) if asked else 0
+
+    def _validate(self, sources: Sources) -> dict[str, float]:
+        """Figures of the averaged weights, measured by one process and known to all."""
+        figures: dict[str, float] = {}
+        if self.fabric.is_global_zero:
+            batches = validation_batches(sources, self.config.optim.batch_size)
+            figures = validate(self.average.module, batches, self.fabric.device)
+        return self.fabric.broadcast(figures)
+
+    def _judge(self, figures: dict[str, float]) -> None:
+        """Keep the best weights; raise TrainingError when a collapse has lasted."""
+        health = {name.removeprefix("val/"): value for name, value in figures.items() if name != "val/loss"}
+        reason = find_collapse(health)
+        self.progress.collapsed = self.progress.collapsed + 1 if reason else 0
+        check_collapse(reason, self.progress.collapsed, self.progress.step, self._kept())
+        if not reason and figures["val/loss"] < self.progress.best:
+            self.progress.best = figures["val/loss"]
+            self._save("best.ckpt", {"average": self.average})
+
+    def _keep_snapshot(self) -> None:
+        """At the end of a cycle keep the averaged weights, beside those of the last few cycles."""
+        ends = cycle_ends(self.config.run)
+        if self.progress.step in ends:
+            number = ends.index(self.progress.step) + 1
+            self._save(f"snapshot_{number}.ckpt", {"average": self.average})
+            if self.fabric.is_global_zero:
+                (self.folder / f"snapshot_{number - self.config.run.keep}.ckpt").unlink(missing_ok=True)
+
+    def _save(self, name: str, state: dict[str, Any]) -> None:
+        if self.fabric.is_global_zero:
+            save_checkpoint(self.folder / name, state, self.config, **asdict(self.progress))
+
+    def _kept(self) -> str:
+        path = self.folder / "last.ckpt"
+        return f"{path} is from before" if path.is_file() else "no checkpoint was written yet"
+
+
+def validate(method: Method, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
+    """Means over the validation samples, without augmentation: val/loss, and what Method.health() reports."""
     method.eval()
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)  # the tie-breaking noise of the auto-mask; training's own random numbers go on as they were
-        totals = [sum(method.losses(to_device(batch, device)).values()) for batch in batches]
-    return float(torch.stack(totals).mean())
+    sums: dict[str, float] = defaultdict(float)
+    count = 0
+    with torch.no_grad():
+        for index, batch in enumerate(to_device(batch, device) for batch in batches):
+            _seed(0, index, 0)  # the same tie-breaking noise of the auto-mask every time
+            figures = {"loss": sum(method.losses(batch).values()), **method.health(batch)}
+            for name, value in figures.items():
+                sums[f"val/{name}"] += float(value) * len(batch.image)
+            count += len(batch.image)
+    return {name: value / count for name, value in sums.items()}
 
 
-def _step(fabric: Fabric, method: Any, optimizer: Any, batch: Batch, config: OptimConfig) -> dict[str, float]:
-    method.train()
-    terms = method.losses(batch)
-    total = sum(terms.values())
-    if not torch.isfinite(total):
-        values = ", ".join(f"{name} {value.item():g}" for name, value in terms.items())
-        raise TrainingError(f"the loss is not finite ({values}); lower optim.learning_rate or check the calibration and poses")
-    optimizer.zero_grad(set_to_none=True)
-    fabric.backward(total)
-    fabric.clip_gradients(method, optimizer, max_norm=config.clip_norm)
-    optimizer.step()
-    return {name: float(value.detach()) for name, value in terms.items()}
+def measure_loader(config: TrainConfig, count: int) -> str:
+    """Read `count` batches after a first one, and say how many samples and images a second the loader gives."""
+    batches = training_batches(build_sources(config.data, config.run.seed), config, 0)
+    next(batches)  # starts the workers
+    begin, images = time.perf_counter(), 0
+    for batch in islice(batches, count):
+        images += len(batch.image) * (1 + len(batch.views))
+    duration = time.perf_counter() - begin
+    samples = count * config.optim.batch_size
+    return (
+        f"loader: {images / duration:.1f} images/s, {samples / duration:.1f} samples/s "
+        f"({count} batches of {config.optim.batch_size}, {config.data.workers} workers)"
+    )
 
 
-def _open_fabric(run: RunConfig) -> Fabric:
-    logger = TensorBoardLogger(root_dir=run.dir, name="", version="curves")
-    try:
-        fabric = Fabric(accelerator=run.accelerator, devices=run.devices, precision=run.precision, loggers=logger)
-    except (ValueError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"run.accelerator is '{run.accelerator}', run.precision '{run.precision}': {reason}") from error
-    fabric.launch()
-    return fabric
+def _show(bar: Any, values: dict[str, float], figures: dict[str, float], batch_size: int) -> None:
+    """Loss, rate and speed on the progress bar; a line for a validation."""
+    speed = batch_size * (bar.format_dict["rate"] or 0.0)
+    bar.set_postfix({"loss": f"{values['train/loss']:.4f}", "lr": f"{values['lr']:.2g}", "images/s": f"{speed:.1f}"})
+    if figures:
+        bar.write(f"step {bar.n + 1}: validation loss {figures['val/loss']:.4f}")
+
+
+def _seed(seed: int, step: int, stream: int) -> None:
+    """Start all random generators for a step, so that they depend on nothing that a checkpoint would have to keep."""
+    seed_everything(int(np.random.SeedSequence((seed, step, stream)).generate_state(1)[0]), verbose=False)
 
 
 def _prepare_method(config: TrainConfig, focal: tuple[float, float]) -> Method:
@@ -155,31 +258,6 @@ def _initialise(method: Method, other: Method) -> None:
             outputs = min(len(value), len(own[name]))
             matching[name] = torch.cat([value[:outputs], own[name][outputs:]])
     method.depth_net.load_state_dict(own | matching)
-
-
-def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """Exponential moving average whose decay grows to `decay`, so that the random start is soon forgotten."""
-
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        weight = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
-        for average, value in zip(averaged, current, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value.to(average.dtype), weight)
-            else:  # BatchNorm's counter
-                average.copy_(value)
-
-    return update
-
-
-def _build_optimizer(method: Method, config: OptimConfig, max_steps: int) -> tuple[torch.optim.Optimizer, Any]:
-    optimizer = torch.optim.AdamW(method.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-
-    def rate(step: int) -> float:
-        warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max_steps)))
-        return warm * (FINAL_RATE + (1 - FINAL_RATE) * cosine)
-
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
 
 if __name__ == "__main__":
