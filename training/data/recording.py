@@ -112,15 +112,20 @@ class Excerpt(Recording):
 
 def frames_of(recording: Recording, config: DataConfig, part: str) -> list[Target]:
     """The part "train", "val" (data.train_frames, data.val_frames) or "test" (all) of one recording. Raises InputError."""
+    excerpt = Excerpt(recording, *frame_range(len(recording), config, part, recording.name))
+    return [Target(excerpt, index) for index in range(len(excerpt))]
+
+
+def frame_range(count: int, config: DataConfig, part: str, name: str) -> tuple[int, int]:
+    """First frame of a part, see frames_of, and the one after its last, of `count`. Raises InputError, naming the recording."""
     first, last = {"train": config.train_frames, "val": config.val_frames, "test": (0, -1)}[part]
-    last = last if last >= 0 else len(recording)
-    if not 0 <= first < last <= len(recording):
+    last = last if last >= 0 else count
+    if not 0 <= first < last <= count:
         raise InputError(
-            f"{recording.name}: frames {first} to {last} were asked for; the recording holds {len(recording)}: "
+            f"{name}: frames {first} to {last} were asked for; the recording holds {count}: "
             "choose data.train_frames and data.val_frames within it"
         )
-    excerpt = Excerpt(recording, first, last)
-    return [Target(excerpt, index) for index in range(len(excerpt))]
+    return first, last
 
 
 def decode(file: Path, camera: CameraModel, least: tuple[int, int] = (0, 0)) -> tuple[UInt8Array, CameraModel]:
