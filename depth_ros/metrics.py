@@ -7,6 +7,10 @@ and report how many were answered. Every function raises InputError if no pixel 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from statistics import NormalDist
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,9 +18,12 @@ from depth_ros.types import Float64Array, InputError
 
 MIN_DEPTH_M = 1e-3
 CAP_M = 80.0
+DELTA = 1.25  # ratio of the accuracies delta1..3
+RELIABILITY_LEVELS = np.linspace(0.05, 0.95, 19)  # nominal shares of the central intervals of reliability()
 
 BoolArray = NDArray[np.bool_]
 Array = NDArray[np.floating]
+Curves = dict[str, dict[str, Float64Array]]  # metric -> ordering -> (51,) values over the removed share 0, .02, ..., 1
 
 
 def valid_truth(truth: Array, cap_m: float = CAP_M, min_m: float = MIN_DEPTH_M) -> BoolArray:
@@ -32,20 +39,27 @@ def garg_crop(height: int, width: int) -> BoolArray:
     return mask
 
 
-def depth_errors(depth: Array, truth: Array, valid: BoolArray, cap_m: float = CAP_M) -> dict[str, float]:
-    """Return the usual errors (Eigen et al., NIPS 2014), with the prediction clamped to [1 mm, cap_m].
+def depth_errors(
+    depth: Array, truth: Array, valid: BoolArray, cap_m: float = CAP_M, min_m: float = MIN_DEPTH_M
+) -> dict[str, float]:
+    """Return the usual errors (Eigen et al., NIPS 2014), with the prediction clamped to [min_m, cap_m].
 
-    abs_rel, sq_rel [m], rmse [m], rmse_log (natural), delta1..3 (share with max ratio below 1.25, 1.25^2, 1.25^3).
+    abs_rel, sq_rel [m], rmse [m], rmse_log (natural), delta1..3 (share with max ratio below 1.25, 1.25^2, 1.25^3), and two
+    errors of log10: log10, the mean absolute one (NYU's), and rms_log10, its root mean square (Make3D's).
     """
     p, g = _pixels(valid, depth, truth)
-    p = np.clip(p, MIN_DEPTH_M, cap_m)
+    p = np.clip(p, min_m, cap_m)
     ratio = np.maximum(p / g, g / p)
+    log = np.log(p / g)
+    rmse_log = float(np.sqrt(np.mean(log**2)))
     return {
         "abs_rel": float(np.mean(np.abs(p - g) / g)),
         "sq_rel": float(np.mean((p - g) ** 2 / g)),
         "rmse": float(np.sqrt(np.mean((p - g) ** 2))),
-        "rmse_log": float(np.sqrt(np.mean(np.log(p / g) ** 2))),
-        **{f"delta{i}": float(np.mean(ratio < 1.25**i)) for i in (1, 2, 3)},
+        "rmse_log": rmse_log,
+        **{f"delta{i}": float(np.mean(ratio < DELTA**i)) for i in (1, 2, 3)},
+        "log10": float(np.mean(np.abs(log)) / math.log(10)),
+        "rms_log10": rmse_log / math.log(10),
     }
 
 
@@ -64,50 +78,80 @@ def coverage(depth: Array, sigma: Array, truth: Array, valid: BoolArray, k: floa
     return float(np.mean(np.abs(p - g) <= k * sigma[valid]))
 
 
-def sparsification(depth: Array, sigma: Array, truth: Array, valid: BoolArray, cap_m: float = CAP_M) -> dict[str, float]:
-    """Return ause_abs_rel (lower is better) and aurg_abs_rel (higher is better; below 0 is worse than random).
+def reliability(depth: Array, sigma: Array, truth: Array, valid: BoolArray) -> Float64Array:
+    """Return the coverage (19,) of the intervals that a Gaussian fills with RELIABILITY_LEVELS; calibrated: the same numbers."""
+    p, g = _pixels(valid, depth, truth)
+    ratio = np.sort(np.abs(p - g) / sigma[valid])  # NaN, a miss, comes last
+    k = [NormalDist().inv_cdf((1 + level) / 2) for level in RELIABILITY_LEVELS]
+    shares: Float64Array = np.searchsorted(ratio, k, side="right") / ratio.size
+    return shares
 
-    Poggi et al., CVPR 2020: AbsRel of what is left after removing the 0, 2, ..., 98 % most uncertain pixels (0 at 100 %)
-    over the removed share. AUSE is the area above the curve of the oracle, which removes the largest errors first; AURG the
-    area below random removal. Pixels are ranked by sigma as given; NaN sigma (depth is +inf) goes first.
+
+def gaussian_nll(depth: Array, sigma: Array, truth: Array, valid: BoolArray) -> float:
+    """Return the mean negative log-likelihood [nats] of the truth [m] under a Gaussian of mean depth and deviation sigma.
+
+    log(sigma) + (depth - truth)^2 / (2 sigma^2) + log(2 pi) / 2. Where depth is +inf or sigma NaN nothing is stated: such
+    pixels are left out (coverage counts them as missed); NaN if that leaves none. Raises InputError for a sigma of 0 or less.
     """
     p, g = _pixels(valid, depth, truth)
-    error = np.abs(np.clip(p, MIN_DEPTH_M, cap_m) - g) / g
-    uncertainty = sigma[valid].astype(np.float64)
-    known = uncertainty[np.isfinite(uncertainty)]
-    uncertainty[~np.isfinite(uncertainty)] = 2 * known.max() + 1 if known.size else 1.0
-    area, oracle = _sparsification_area(error, uncertainty), _sparsification_area(error, error)
-    return {"ause_abs_rel": area - oracle, "aurg_abs_rel": float(np.mean(error)) - area}
+    s = sigma[valid].astype(np.float64)
+    stated = np.isfinite(p) & ~np.isnan(s)
+    if not stated.any():
+        return math.nan
+    p, g, s = p[stated], g[stated], s[stated]
+    if not (s > 0).all():
+        raise InputError(f"sigma is not positive at {int((~(s > 0)).sum())} of {s.size} pixels with depth; expected sigma > 0")
+    return float(np.mean(np.log(s) + (p - g) ** 2 / (2 * s**2)) + 0.5 * math.log(2 * math.pi))
 
 
-def mean_depth_map(truths: Array, leave_out: int, pooling: float = 0.0) -> Float64Array:
-    """Return the baseline that has learned only the set's layout: (H, W) [m] from truths (N, H, W).
+def sparsification(depth: Array, sigma: Array, truth: Array, valid: BoolArray, cap_m: float = CAP_M) -> dict[str, float]:
+    """Return ause_ and aurg_ of abs_rel, rmse and delta1 (which stands for 1 - delta1) for pixels ranked by sigma."""
+    return areas(sparsification_curves(depth, truth, valid, {"sigma": sigma}, cap_m), "sigma")
 
-    The mean of log depth over all images but `leave_out`; a pixel that none of them measured takes its row's mean, a row
-    without any the mean of all. `pooling` is the side of a square, as a share of the width, whose measurements a pixel shares:
-    a few dozen sparse images are noisy per pixel, so a pooled map is a higher bar.
+
+def sparsification_curves(
+    depth: Array,
+    truth: Array,
+    valid: BoolArray,
+    orderings: Mapping[str, Array],
+    cap_m: float = CAP_M,
+    min_m: float = MIN_DEPTH_M,
+) -> Curves:
+    """Return the sparsification curves of Poggi et al., CVPR 2020, for each metric and each of `orderings` (H, W).
+
+    A curve is the metric over what is left after removing the 0, 2, ..., 98 % most uncertain pixels (0 at 100 %). The
+    metrics are abs_rel, rmse and delta1, that is 1 - delta1. "oracle" removes the largest errors of that metric first (the
+    relative error, the squared error, the maximum ratio). Pixels that tie with the last one kept are kept; uncertainty that
+    is not finite goes first.
     """
-    others = np.delete(truths, leave_out, axis=0)
-    valid = valid_truth(others)
-    if not valid.any():
-        raise InputError(f"{len(truths)} images of truth hold no measurement besides image {leave_out}; expected some")
-    logs = np.where(valid, np.log(others, where=valid, out=np.zeros(others.shape)), 0.0)
-    side = max(1, int(pooling * truths.shape[2]))
-    total, count = (_box_sum(values.sum(axis=0), side) for values in (logs, valid))
-    everywhere = np.full(len(total), total.sum() / count.sum())
-    rows = np.divide(total.sum(axis=1), count.sum(axis=1), where=count.any(axis=1), out=everywhere)
-    mean = np.divide(total, count, where=count > 0, out=np.repeat(rows[:, None], total.shape[1], axis=1))
-    result: Float64Array = np.exp(mean)
-    return result
+    p, g = _pixels(valid, depth, truth)
+    p = np.clip(p, min_m, cap_m)
+    ratio = np.maximum(p / g, g / p)
+    squared = (p - g) ** 2
+    relative = np.abs(p - g) / g
+    errors = {"abs_rel": relative, "rmse": squared, "delta1": (ratio >= DELTA).astype(np.float64)}
+    oracles = {"abs_rel": relative, "rmse": squared, "delta1": ratio}
+    kept = {name: _removal(u[valid].astype(np.float64)) for name, u in orderings.items()}
+    curves: Curves = {}
+    for metric, error in errors.items():
+        removals = {"oracle": _removal(oracles[metric]), **kept}
+        curves[metric] = {name: _curve(error, *removal) for name, removal in removals.items()}
+    curves["rmse"] = {name: np.sqrt(curve) for name, curve in curves["rmse"].items()}
+    return curves
 
 
-def _box_sum(values: Array, side: int) -> Float64Array:
-    """Return the sum over a square window around each pixel, cut off at the borders."""
-    sums: Float64Array = values.astype(np.float64)
-    for axis, length in enumerate(values.shape):
-        spread = np.apply_along_axis(np.convolve, axis, sums, np.ones(side), "full")
-        sums = np.take(spread, np.arange(length) + (side - 1) // 2, axis)
-    return sums
+def areas(curves: Curves, ordering: str) -> dict[str, float]:
+    """Return AUSE (lower is better) and AURG (higher is better; below 0 is worse than random) of one ordering's curves.
+
+    AUSE is the area above the oracle's curve, AURG the area below that of random removal, which stays at the metric of all
+    pixels. Areas are trapezoids over the removed share, not normalised.
+    """
+    values = {}
+    for metric, by_ordering in curves.items():
+        area = _area(by_ordering[ordering])
+        values[f"ause_{metric}"] = area - _area(by_ordering["oracle"])
+        values[f"aurg_{metric}"] = float(by_ordering[ordering][0]) - area
+    return values
 
 
 def _pixels(valid: BoolArray, depth: Array, truth: Array) -> tuple[Float64Array, Float64Array]:
@@ -123,11 +167,21 @@ def _pixels(valid: BoolArray, depth: Array, truth: Array) -> tuple[Float64Array,
     return p, g
 
 
-def _sparsification_area(error: Float64Array, uncertainty: Float64Array) -> float:
-    """Return the area under mean error over removed share 0, .02, ..., 1, most uncertain first."""
+def _removal(uncertainty: Float64Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the order of the pixels, most certain first, and how many are kept (50,) as 0, 2, ..., 98 % are removed."""
+    finite = np.isfinite(uncertainty)
+    if not finite.all():
+        largest = uncertainty[finite].max() if finite.any() else 0.0
+        uncertainty = np.where(finite, uncertainty, largest + abs(largest) + 1)
     order = np.argsort(uncertainty)
-    means = np.cumsum(error[order]) / np.arange(1, error.size + 1)
     thresholds = -np.percentile(-uncertainty, np.arange(0, 100, 2))
-    kept = np.searchsorted(uncertainty[order], thresholds, side="right")  # all that are as certain as the threshold
-    curve = np.append(means[kept - 1], 0.0)
+    return order, np.searchsorted(uncertainty[order], thresholds, side="right")
+
+
+def _curve(error: Float64Array, order: NDArray[np.intp], kept: NDArray[np.intp]) -> Float64Array:
+    """Return the mean error of what is kept (51,), 0 where nothing is."""
+    return np.append(np.cumsum(error[order])[kept - 1] / kept, 0.0)
+
+
+def _area(curve: Float64Array) -> float:
     return float(np.sum((curve[1:] + curve[:-1]) / 2) / (curve.size - 1))

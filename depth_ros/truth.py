@@ -12,6 +12,7 @@ from depth_ros import metrics
 from depth_ros.types import DepthPrediction, Float32Array, InputError
 
 PROTOCOL = "KITTI: truth 1 mm to 80 m, Garg crop, prediction clamped to the same range, mean over images"
+FIGURES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3", "ause_abs_rel", "aurg_abs_rel")
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,10 @@ def judge(prediction: DepthPrediction, truth: Float32Array) -> dict[str, float]:
         return {}
     capped = np.minimum(depth, np.float32(metrics.CAP_M))  # where most of the image is +inf, the median is not
     scaled = depth * np.float32(metrics.median_scale(capped, truth, valid))
+    figures = metrics.depth_errors(depth, truth, valid) | metrics.sparsification(depth, sigma, truth, valid)
     return {
-        **metrics.depth_errors(depth, truth, valid),
+        **{name: figures[name] for name in FIGURES},
         "abs_rel_median_scaled": metrics.depth_errors(scaled, truth, valid)["abs_rel"],
         "coverage_1sigma": metrics.coverage(depth, sigma, truth, valid, 1),
         "coverage_2sigma": metrics.coverage(depth, sigma, truth, valid, 2),
-        **metrics.sparsification(depth, sigma, truth, valid),
     }

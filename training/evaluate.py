@@ -1,51 +1,45 @@
-"""Judge a bundle or a checkpoint on images with truth, beside the trivial baselines.
+"""Judge models and other people's predictions on images with truth, beside the trivial baselines, by a named protocol.
 
 python -m training.evaluate models/default ../shared/data/kitti2015_stereo
+python -m training.evaluate models/default DATA --also runs/mine/best.ckpt --predictions theirs=out/theirs --report out/report
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from depth_ros import bundle as bundles
-from depth_ros import metrics
-from depth_ros.bundle import BundleError, ModelBundle
+from depth_ros.bundle import KINDS, BundleError, ModelBundle
 from depth_ros.engines import EngineError, load_engine
-from depth_ros.estimator import Estimator, upsample
-from depth_ros.truth import PROTOCOL, judge
-from depth_ros.types import DepthPrediction, Float32Array, Float64Array, InputError, UInt8Array
+from depth_ros.estimator import Estimator
+from depth_ros.types import Float32Array, Frame, InputError, UInt8Array
 from training.checkpoint import load_method
 from training.config import ConfigError
-from training.data.truth import EvaluationSet, open_evaluation_set
-from training.methods import Method
+from training.data.truth import EvaluationItem, EvaluationSet, open_evaluation_set
+from training.foreign import HOLDS, PredictionFolder
+from training.judging import Candidate, Judgement, Scores, judge_baselines, judge_set
+from training.methods import Predictor
+from training.protocols import ALLOWED, PROTOCOLS, SCALINGS, Prediction, Protocol, inverse, resized
+from training.report import write_json, write_report
+from training.tables import depth_table, format_judgements
 
-COLUMNS = (
-    "abs_rel",
-    "abs_rel_median_scaled",
-    "rmse",
-    "delta1",
-    "ause_abs_rel",
-    "aurg_abs_rel",
-    "coverage_1sigma",
-    "coverage_2sigma",
-)
-POOLING = 0.025  # of the width: smooths the mean map of a small set, a stricter baseline
 IN_RANGE = 0.8  # of the network's largest depth, which its sigmoid never reaches: what it puts beyond is sky
-Scores = dict[str, float]
+DEFAULT_PROTOCOL = PROTOCOLS["kitti2015"]
+NO_MODEL = "-"
 
 
 class TorchEngine:
     """Runs a method in torch behind the robot's engine interface, so that checkpoints are judged by the robot's own code."""
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Predictor) -> None:
         self.method = method.eval()
 
     def infer(self, image: UInt8Array) -> tuple[Float32Array, Float32Array]:
@@ -62,7 +56,7 @@ class TorchEngine:
         """See depth_ros.engines.Engine."""
 
 
-def describe_method(method: Method, name: str) -> ModelBundle:
+def describe_method(method: Predictor, name: str) -> ModelBundle:
     """Return what a bundle of this method would say about its graph."""
     config = method.config
     fx, fy = (float(f) for f in method.focal)
@@ -82,7 +76,7 @@ def describe_method(method: Method, name: str) -> ModelBundle:
 
 
 def open_estimator(path: Path) -> Estimator:
-    """Estimator of a bundle (a folder) or a checkpoint (a file). Raises BundleError, EngineError or ConfigError."""
+    """Estimator of a metric bundle (a folder) or checkpoint (a file). Raises BundleError, EngineError or ConfigError."""
     if path.is_dir():
         bundle = bundles.load(path)
         return Estimator(bundle, load_engine(bundle))
@@ -90,85 +84,164 @@ def open_estimator(path: Path) -> Estimator:
     return Estimator(describe_method(method, path.stem), TorchEngine(method))
 
 
-def evaluate(estimator: Estimator, dataset: EvaluationSet) -> Scores:
-    """Mean scores over the images of a set, at the camera's resolution. Raises InputError if there is nothing to judge."""
-    scores = []
-    for frame, truth in tqdm(dataset, desc=dataset.name, leave=False, disable=None):
-        prediction = upsample(estimator.predict([frame])[0], frame.camera)
-        scores.append(judge(prediction, truth))
-    return mean_scores(scores, dataset)
+@dataclass(frozen=True)
+class Model:
+    """A bundle or checkpoint as a candidate, run by the robot's own code."""
+
+    estimator: Estimator
+    kind: str = "metric"
+
+    def predict(self, item: EvaluationItem, protocol: Protocol) -> Prediction:
+        """See training.judging.Candidate."""
+        prediction = self._predict(item.frame)
+        if protocol.flip:
+            frame = item.frame
+            camera = replace(frame.camera, cx=frame.camera.width - 1 - frame.camera.cx)
+            mirrored = self._predict(Frame(np.ascontiguousarray(frame.image[:, ::-1]), camera, 0, frame.frame_id))
+            prediction = post_process(prediction, mirrored)
+        return resized(prediction, item.truth.shape, protocol.disparity_first)
+
+    def _predict(self, frame: Frame) -> Prediction:
+        found = self.estimator.predict([frame])[0]
+        return Prediction(found.depth, found.sigma)
 
 
-def evaluate_baselines(dataset: EvaluationSet) -> dict[str, Scores]:
-    """Scores of a constant depth and of the set's own leave-one-out mean map: the bar that any model has to clear."""
-    truths = np.array([truth for _, truth in dataset])
-    valid = metrics.valid_truth(truths)
-    if not valid.any():
-        raise _nothing_to_judge(dataset)
-    constant = np.exp(np.log(truths[valid]).mean())
-    maps: dict[str, Callable[[int], Float64Array]] = {
-        "constant": lambda index: np.full(truths[index].shape, constant),
-        "mean map": lambda index: metrics.mean_depth_map(truths, index),
-        "mean map, pooled": lambda index: metrics.mean_depth_map(truths, index, POOLING),
-    }
-    rows = {}
-    for name, depth_map in maps.items():
-        scores = []
-        for index, truth in enumerate(truths):
-            depth = depth_map(index).astype(np.float32)
-            # No sigma of its own: a constant relative one, which orders the pixels by depth.
-            scores.append(judge(DepthPrediction(depth, np.float32(0.2) * depth, dataset.camera), truth))
-        rows[name] = mean_scores(scores, dataset)
-    return rows
+def open_model(path: Path) -> Model:
+    """A bundle or checkpoint of any kind. Raises BundleError, EngineError or ConfigError.
+
+    The robot refuses depth that is not metric; here it is aligned with the truth. Its depth range is in no unit, so nothing
+    is out of range.
+    """
+    if path.is_dir():
+        bundle = bundles.load(path)
+        engine = load_engine(bundle)
+    else:
+        method = load_method(path)
+        bundle, engine = describe_method(method, path.stem), TorchEngine(method)
+    if bundle.kind == "metric":
+        return Model(Estimator(bundle, engine))
+    return Model(Estimator(replace(bundle, kind="metric", min_depth=0.0, max_depth=math.inf), engine), bundle.kind)
 
 
-def mean_scores(scores: Iterable[Scores], dataset: EvaluationSet) -> Scores:
-    """Mean of each figure over the images that could be compared, and their number."""
-    judged = [s for s in scores if s]
-    if not judged:
-        raise _nothing_to_judge(dataset)
-    return {key: float(np.mean([s[key] for s in judged])) for key in judged[0]} | {"images": len(judged)}
+def post_process(prediction: Prediction, mirrored: Prediction) -> Prediction:
+    """Mean disparity of a prediction and of the mirrored image's, which takes over at its better side of each border.
+
+    Ramps over 5 % of the width, from 5 to 10 %, as in Monodepth (Godard et al., CVPR 2017); sigma is mixed alike.
+    """
+    x = np.linspace(0, 1, prediction.depth.shape[1])
+    left = 1 - np.clip(20 * (x - 0.05), 0, 1)  # where the plain prediction does not see what the mirrored one does
+    right = left[::-1]
+    plain_weight = right + (1 - left - right) / 2
+
+    def mix(plain: Float32Array, other: Float32Array) -> Float32Array:
+        other = other[:, ::-1]  # and where only one of the two states a value, that one
+        plain, other = np.where(np.isnan(plain), other, plain), np.where(np.isnan(other), plain, other)
+        values: Float32Array = (plain_weight * plain + (1 - plain_weight) * other).astype(np.float32)
+        return values
+
+    disparity = mix(inverse(prediction.depth), inverse(mirrored.depth))
+    depth = np.divide(np.float32(1), disparity, where=disparity != 0, out=np.full_like(disparity, np.inf))
+    if prediction.sigma is None or mirrored.sigma is None:
+        return Prediction(depth)
+    return Prediction(depth, mix(prediction.sigma, mirrored.sigma))
 
 
-def _nothing_to_judge(dataset: EvaluationSet) -> InputError:
-    return InputError(
-        f"{dataset.name}: no image has truth to compare with; expected PNGs named like the images in {dataset.truth.folder}"
+def evaluate(estimator: Estimator, dataset: EvaluationSet, protocol: Protocol = DEFAULT_PROTOCOL) -> Scores:
+    """Mean scores of a metric model over the images of a set. Raises InputError if there is nothing to judge."""
+    return judge_set(Model(estimator), dataset, protocol).scores
+
+
+def evaluate_baselines(dataset: EvaluationSet, protocol: Protocol = DEFAULT_PROTOCOL) -> dict[str, Scores]:
+    """Scores of a constant depth and of the set's own leave-one-out mean maps: the bar that any model has to clear."""
+    return {name: judgement.scores for name, judgement in judge_baselines(dataset, protocol).items()}
+
+
+def format_table(name: str, rows: Mapping[str, Scores], protocol: Protocol = DEFAULT_PROTOCOL) -> str:
+    """A table of the scores of metric models as text, with its protocol."""
+    return depth_table(name, rows, dict.fromkeys(rows, protocol.scaling), protocol)
+
+
+def choose_protocol(options: argparse.Namespace) -> Protocol:
+    """The preset with what the command line changes. Raises ConfigError."""
+    preset = PROTOCOLS[options.protocol]
+    protocol = replace(preset, flip=options.flip or preset.flip, scaling=options.scaling or preset.scaling)
+    if options.cap is None:
+        return protocol
+    if not options.cap > protocol.clamp_min_m:
+        raise ConfigError(f"--cap {options.cap:g}: expected metres, more than {protocol.clamp_min_m:g}")
+    return replace(protocol, name=f"{preset.name} to {options.cap:g} m", cap_m=options.cap, clamp_max_m=options.cap)
+
+
+def open_candidates(options: argparse.Namespace) -> dict[str, Candidate]:
+    """Rows of the table by name. Raises BundleError, EngineError, ConfigError or InputError."""
+    paths = ([] if options.model == NO_MODEL else [options.model]) + options.also
+    candidates: dict[str, Candidate] = {path: open_model(Path(path)) for path in paths}
+    for value in options.predictions:
+        name, equals, folder = value.partition("=")
+        if not (name and equals and folder):
+            raise ConfigError(f"--predictions {value}: expected NAME=FOLDER, for example monodepth2=out/predictions")
+        if name in candidates:
+            raise ConfigError(f"--predictions {value}: the name '{name}' is taken; expected another")
+        candidates[name] = PredictionFolder(Path(folder), options.kind, options.holds, options.scale, options.resize)
+    if options.scaling:
+        for name, candidate in candidates.items():
+            if options.scaling not in ALLOWED[candidate.kind]:
+                raise ConfigError(
+                    f"--scaling {options.scaling}: {name} is {candidate.kind}; expected {' or '.join(ALLOWED[candidate.kind])}"
+                )
+    return candidates
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="training.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-
-
-def format_table(name: str, rows: dict[str, Scores]) -> str:
-    """A table of scores as text, with its protocol."""
-    count = next(iter(rows.values()))["images"]
-    lines = [f"{name}: {count} images. {PROTOCOL}. Raw metres unless median_scaled."]
-    width = max(len(row) for row in rows)
-    lines.append(" ".join([" " * width] + [f"{c:>{max(8, len(c))}}" for c in COLUMNS]))
-    for row, scores in rows.items():
-        lines.append(" ".join([f"{row:{width}}"] + [f"{scores[c]:>{max(8, len(c))}.3f}" for c in COLUMNS]))
-    return "\n".join(lines)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help=f"bundle folder or checkpoint; {NO_MODEL} for the baselines and --predictions alone")
+    add("data", type=Path, nargs="+", metavar="DATA", help="sets with truth, one table each")
+    add("--also", action="append", default=[], metavar="MODEL", help="one more bundle or checkpoint (may be repeated)")
+    predictions = parser.add_argument_group("predictions of other models")
+    add = predictions.add_argument
+    add("--predictions", action="append", default=[], metavar="NAME=FOLDER", help="16-bit PNG or npy (may be repeated)")
+    add("--kind", choices=KINDS, default="metric", help="what --predictions are true up to (default: metric)")
+    add("--holds", choices=HOLDS, default="depth", help="what the files hold (default: depth); disparity: inverse depth")
+    add("--scale", type=float, default=1.0, help="stored value of one metre, or of 1 / metre (default: 1)")
+    add("--resize", action="store_true", help="files of any size show the whole image, at a network's resolution")
+    judging = parser.add_argument_group("judging")
+    add = judging.add_argument
+    add("--protocol", choices=PROTOCOLS, default=DEFAULT_PROTOCOL.name, help=f"preset (default: {DEFAULT_PROTOCOL.name})")
+    add("--scaling", choices=SCALINGS, help="instead of the preset's; each kind of depth allows some")
+    add("--cap", type=float, metavar="M", help="largest truth and prediction [m] instead of the preset's")
+    add("--flip", action="store_true", help="flip post-processing")
+    add("--source", default="folder", help="layout of DATA, a name of data.source (default: folder)")
+    add("--split", default="", help="data.split of that source")
+    add("--truth", default="", help="data.truth of that source")
+    add("--half", type=int, choices=(0, 1), help="judge only every other image, from this index on")
+    add("--json", type=Path, help="also write everything to this file")
+    add("--report", type=Path, metavar="DIR", help="also write DIR/<set>.html with figures and DIR/report.json")
+    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="training.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", type=Path, help="bundle folder or checkpoint")
-    parser.add_argument("data", type=Path, nargs="+", help="folders with meta.json, images and truth")
-    parser.add_argument("--half", type=int, choices=(0, 1), help="judge only every other image, from this index on")
-    parser.add_argument("--json", type=Path, help="also write the scores to this file")
-    options = parser.parse_args(arguments)
-    results = {}
+    options = parse(arguments)
+    results: dict[str, dict[str, Judgement]] = {}
     try:
-        estimator = open_estimator(options.model)
+        protocol = choose_protocol(options)
+        candidates = open_candidates(options)
         for folder in options.data:
-            dataset = open_evaluation_set(folder)
+            dataset = open_evaluation_set(folder, options.source, options.split, options.truth)
             if options.half is not None:
                 dataset = dataset.every_second(options.half)
-            rows = {**evaluate_baselines(dataset), str(options.model): evaluate(estimator, dataset)}
-            print(format_table(dataset.name, rows))
+            rows = judge_baselines(dataset, protocol)
+            rows |= {name: judge_set(candidate, dataset, protocol) for name, candidate in candidates.items()}
+            print(format_judgements(dataset.name, rows, protocol))
             results[dataset.name] = rows
-        if options.json:
-            options.json.write_text(json.dumps({"protocol": PROTOCOL, "results": results}, indent=2), encoding="utf-8")
+            if options.report:
+                write_report(options.report, dataset, rows, candidates, protocol)
+        for file in filter(None, (options.json, options.report and options.report / "report.json")):
+            write_json(file, results, protocol)
     except (BundleError, ConfigError, EngineError, InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

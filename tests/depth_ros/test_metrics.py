@@ -2,7 +2,6 @@
 
 import math
 
-import cv2
 import numpy as np
 import pytest
 
@@ -10,7 +9,6 @@ from depth_ros.metrics import (
     coverage,
     depth_errors,
     garg_crop,
-    mean_depth_map,
     median_scale,
     sparsification,
     valid_truth,
@@ -32,6 +30,8 @@ def test_depth_errors_by_hand():
     assert errors["rmse"] == pytest.approx(math.sqrt((0 + 4 + 400 + 400) / 4))
     logs = [0, math.log(1.2), math.log(2), math.log(4 / 3)]
     assert errors["rmse_log"] == pytest.approx(math.sqrt(sum(log * log for log in logs) / 4))
+    assert errors["rms_log10"] == pytest.approx(math.sqrt(sum((log / math.log(10)) ** 2 for log in logs) / 4))
+    assert errors["log10"] == pytest.approx(sum(abs(log) / math.log(10) for log in logs) / 4)
     assert (errors["delta1"], errors["delta2"], errors["delta3"]) == (0.5, 0.75, 0.75)  # 1.25, 1.5625, 1.953
     assert all(type(value) is float for value in errors.values())
 
@@ -43,7 +43,8 @@ def test_ratio_of_exactly_the_threshold_is_outside():
 def test_perfect_depth_has_no_error():
     truth = np.random.default_rng(0).uniform(1, 79, (20, 30))
     errors = depth_errors(truth, truth, np.ones((20, 30), bool))
-    assert errors == {"abs_rel": 0, "sq_rel": 0, "rmse": 0, "rmse_log": 0, "delta1": 1, "delta2": 1, "delta3": 1}
+    zero = dict.fromkeys(("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "rms_log10"), 0.0)
+    assert errors == zero | {"delta1": 1, "delta2": 1, "delta3": 1}
 
 
 def test_only_valid_pixels_count_and_infinity_is_the_cap():
@@ -180,40 +181,3 @@ def test_sparsification_removes_nothing_in_range_first():
     result = sparsification(depth, sigma, truth, np.ones(truth.shape, bool))
     assert result["ause_abs_rel"] == pytest.approx(0, abs=1e-12)
     assert result["aurg_abs_rel"] > 0
-
-
-def test_mean_depth_map_leaves_the_image_out():
-    truths = np.array([[[2.0, 0.0]], [[8.0, 5.0]], [[70.0, 70.0]]])
-    np.testing.assert_allclose(mean_depth_map(truths, 2), [[4.0, 5.0]])  # sqrt(2 x 8), 5 alone
-    np.testing.assert_allclose(mean_depth_map(truths, 0), [[math.sqrt(560), math.sqrt(350)]])
-
-
-def test_mean_depth_map_fills_from_the_row_and_then_from_all():
-    truths = np.array([[[2.0, 8.0, 0.0], [0.0, 0.0, 0.0], [16.0, 0.0, np.nan]], np.ones((3, 3))])
-    everywhere = (2 * 8 * 16) ** (1 / 3)
-    np.testing.assert_allclose(mean_depth_map(truths, 1), [[2, 8, 4], [everywhere] * 3, [16, 16, 16]])
-
-
-def test_pooled_mean_depth_map_shares_its_neighbours_measurements():
-    truths = np.array([np.full((1, 5), 3.0), [[4.0, 0.0, 0.0, 9.0, 9.0]]])
-    pooled = mean_depth_map(truths, 0, pooling=0.6)  # three pixels wide
-    np.testing.assert_allclose(pooled, [[4.0, 4.0, 9.0, 9.0, 9.0]])
-
-
-def test_mean_depth_map_of_nothing_is_refused():
-    with pytest.raises(InputError, match="besides image 1"):
-        mean_depth_map(np.array([np.zeros((2, 2)), np.ones((2, 2))]), 1)
-
-
-def test_mean_depth_map_beats_nothing_but_itself_on_real_truth(shared_data):
-    files = sorted((shared_data / "kitti2015_stereo" / "depth_lidar").iterdir())[:8]
-    truths = np.stack([cv2.imread(str(file), cv2.IMREAD_UNCHANGED)[:370, :1220] / 256 for file in files])
-    crop = garg_crop(370, 1220)
-    errors = []
-    for index, truth in enumerate(truths):
-        valid = valid_truth(truth) & crop
-        depth = mean_depth_map(truths, index)
-        errors.append(depth_errors(depth, truth, valid)["abs_rel"])
-        constant = np.full(truth.shape, np.exp(np.log(truth[valid]).mean()))
-        assert errors[-1] < depth_errors(constant, truth, valid)["abs_rel"]
-    assert 0.1 < np.mean(errors) < 0.4

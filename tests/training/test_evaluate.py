@@ -81,14 +81,17 @@ def test_the_command_prints_a_table_and_writes_json(
     folder = write_set(tmp_path / "set", CAMERA, pictures(1.1 * truths, 0.1 * truths), truths)
     bundle, file = make_bundle(), tmp_path / "scores.json"
     assert main([str(bundle.path), str(folder), "--half", "1", "--json", str(file)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("set[1::2]: 2 images. KITTI")
+    printed = capsys.readouterr().out
+    assert printed.startswith("set[1::2]: 2 images, protocol kitti2015: truth above 0.001 and below 80 m, garg crop")
+    assert "scaling none: raw metres" in printed
+    lines = printed.splitlines()
+    table = next(i for i, line in enumerate(lines) if "abs_rel*" in line)
     names = ["constant", "mean map", "mean map, pooled", str(bundle.path)]
-    assert [line.startswith(f"{name} ") for name, line in zip(names, lines[2:], strict=True)] == [True] * 4
+    assert [lines[table + 1 + i].startswith(f"{name} ") for i, name in enumerate(names)] == [True] * 4
     rows = json.loads(file.read_text())["results"]["set[1::2]"]
     assert rows[str(bundle.path)]["abs_rel"] == pytest.approx(0.1, abs=0.01)
     assert rows[str(bundle.path)]["images"] == 2
-    assert f"{rows[str(bundle.path)]['abs_rel']:.3f}" in lines[-1]
+    assert f"  {rows[str(bundle.path)]['abs_rel']:.3f}  " in lines[table + 4]
 
 
 def test_a_checkpoint_is_judged_by_the_robots_code(tmp_path: Path, build: Build, street_set: Path) -> None:
