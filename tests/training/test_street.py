@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from depth_ros.types import CameraModel, Distortion, InputError
-from training.data import street
-from training.data.street import CAMERA_HEIGHT, CLIP_SEED, Rendering, Street, StreetConfig, kitti_camera
+from training.data import street, street_sheet
+from training.data.street import Rendering, Street, StreetConfig, kitti_camera
 from training.data.street_cast import ELLIPSOID, FRUSTUM, GROUND, PART, cast
-from training.data.street_shade import CELL, CELLS_X, Light, lit_share, shadow_grid
+from training.data.street_light import CELL, CELLS_X, Light, lit_share, shadow_grid
+from training.data.street_ride import CAR
 from training.data.street_texture import FOLIAGE, PLAIN
 
 CLIP = Path(__file__).resolve().parents[2] / "assets" / "street"
@@ -151,7 +152,7 @@ def test_the_road_ahead_is_the_ground_plane(seed: int) -> None:
     world = Street(seed, LEVEL)
     view = world.render(CAMERA, world.pose(2.0), 2.0)
     x, y = pixels(CAMERA)
-    ground = CAMERA_HEIGHT / np.maximum(y, 1e-9)
+    ground = CAR.height / np.maximum(y, 1e-9)
     lane = (ground < 60.0) & (np.abs(x * ground) < 1.0)  # the ego lane holds nothing
     assert lane.sum() > 300
     assert view.depth[lane] == pytest.approx(ground[lane], rel=1e-6)
@@ -274,15 +275,17 @@ def test_the_clip_that_ships_is_what_the_street_renders(tmp_path: Path) -> None:
     expected = [camera.fx, 0, camera.cx, 0, camera.fy, camera.cy, 0, 0, 1]
     assert calibration["camera_matrix"]["data"] == pytest.approx(expected, abs=1e-5)
 
-    street.write_clip(tmp_path, CLIP_SEED, frames=1)
+    street_sheet.write_clip(tmp_path, street_sheet.CLIP_SEED, frames=1)
     fresh, shipped = (cv2.imread(str(root / "depth" / "000000.png"), cv2.IMREAD_UNCHANGED) for root in (tmp_path, CLIP))
     assert np.mean(np.abs(fresh.astype(int) - shipped) <= 1) > 0.999
     fresh, shipped = (cv2.imread(str(root / "image" / "000000.jpg")) for root in (tmp_path, CLIP))
     assert np.abs(fresh.astype(int) - shipped).mean() < 1.0
 
 
-def test_the_contact_sheet_is_written(tmp_path: Path) -> None:
-    street.main(["--preview", str(tmp_path / "streets.png"), "--seed", "3"])
-    assert cv2.imread(str(tmp_path / "streets.png")).shape == (8 * 128, 4 * 416, 3)
+def test_the_sheet_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(street_sheet, "SHEET", street_sheet.SHEET[:1])
+    street.main(["--preview"])
+    assert cv2.imread("out/street.png").shape == (128, 4 * 416, 3)
     with pytest.raises(OSError, match="cannot be written"):
-        street.main(["--preview", str(tmp_path / "nowhere" / "streets.png")])
+        street.main(["--preview", "out/street.nothing"])

@@ -10,7 +10,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from training.data.street_cast import ELLIPSOID, FRUSTUM, PART
-from training.data.street_shade import Light
+from training.data.street_light import Light
+from training.data.street_ride import beside
 from training.data.street_texture import (
     BARK,
     BRICK,
@@ -31,6 +32,7 @@ from training.data.street_texture import (
 Place = tuple[float, float, float]  # x, z [m], heading [rad]
 PAINTS = ((0.02, 0.02, 0.02), (0.04, 0.04, 0.05), (0.1, 0.1, 0.11), (0.35, 0.36, 0.37), (0.6, 0.6, 0.58), (0.35, 0.02, 0.02),
           (0.03, 0.06, 0.2), (0.03, 0.12, 0.07), (0.3, 0.25, 0.15))  # fmt: skip
+LAMP_POWER = 4.0  # of a street lamp; the sun's irradiance is about 3
 SIGNS = ((0.5, 0.03, 0.03), (0.03, 0.1, 0.45), (0.7, 0.7, 0.65), (0.6, 0.45, 0.02))
 # Walls and roofs of the two texture families share no colour and, by their seeds, no pattern.
 WALLS = {
@@ -59,6 +61,7 @@ class Scene:
     light: Light
     parts: list[tuple[object, ...]] = field(default_factory=list)
     vehicles: list[Vehicle] = field(default_factory=list)
+    lamps: list[tuple[float, float, float, float]] = field(default_factory=list)  # x, h, z [m] and power
 
     def array(self) -> NDArray[np.void]:
         """Return the parts as an array (P,) of PART."""
@@ -66,9 +69,7 @@ class Scene:
 
     def place(self, s: float, lateral: float) -> Place:
         """Return (x, z, heading) at lateral [m] to the right of the road's centre at z = s."""
-        x, slope = centre_line(s, self.road)
-        heading = math.atan(slope)
-        return x + lateral * math.cos(heading), s - lateral * math.sin(heading), heading
+        return beside(lambda z: centre_line(z, self.road), s, lateral)
 
     def add(
         self, material: int, colour: Colour, at: Place, size: tuple[float, float, float], *, base: float = 0.0,
@@ -181,7 +182,9 @@ def add_furniture(scene: Scene, rng: Generator, s: float, side: int) -> None:
     if rng.random() < 0.75:
         height = rng.uniform(5, 8)
         scene.add(METAL, (0.2, 0.21, 0.2), scene.place(s, side * (kerb + 0.45)), (0.14, height, 0.14), top=(0.6, 0.6))
-        scene.add(METAL, (0.3, 0.3, 0.3), scene.place(s, side * (kerb - 0.3)), (1.5, 0.12, 0.2), base=height)
+        head = scene.place(s, side * (kerb - 0.3))
+        scene.add(METAL, (0.3, 0.3, 0.3), head, (1.5, 0.12, 0.2), base=height)
+        scene.lamps.append((head[0], height - 0.2, head[1], LAMP_POWER))
     if rng.random() < 0.6:
         at = scene.place(s + rng.uniform(4, 20), side * (kerb + 0.4))
         scene.add(METAL, (0.25, 0.25, 0.25), at, (0.07, 2.1, 0.07))

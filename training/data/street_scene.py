@@ -7,6 +7,8 @@ import math
 import numpy as np
 from numpy.random import Generator
 
+from training.data.street_config import StreetConfig
+from training.data.street_light import Light
 from training.data.street_objects import (
     ROOFS,
     WALLS,
@@ -19,11 +21,13 @@ from training.data.street_objects import (
     add_tree,
     vary,
 )
-from training.data.street_shade import Light
+from training.data.street_ride import CAR, Ride
 from training.data.street_texture import CROSSING_HALF_WIDTH, FACADE, PLAIN, ROOF, Road, centre_line
+from training.data.street_weather import weathered
 
 LENGTH = 440.0  # [m] of built-up street along z, which starts 40 m behind the camera
 START = -40.0
+END = LENGTH + START + 12.0  # [m], where moving cars come from behind the last trees
 LANE = 1.75  # [m], from the centre line to the middle of a lane; traffic keeps right
 
 
@@ -67,6 +71,19 @@ def draw_light(rng: Generator, fog: float) -> Light:
         exposure=rng.uniform(0.75, 1.8),
         seed=int(rng.integers(1 << 20)),
     )
+
+
+def build_street(rng: Generator, config: StreetConfig) -> tuple[Scene, Ride]:
+    """Return a street and the drive along its right lane."""
+    road = draw_road(rng, config.turns)
+    scene = Scene(road, weathered(draw_light(rng, config.fog), config))
+    speed = float(rng.uniform(6.5, 9.5))  # [m/s]
+    for side in (-1, 1):
+        build_side(scene, rng, side, config.plain, config.textures)
+    build_background(scene, rng, config.plain, config.textures)
+    build_traffic(scene, rng, config.movers, config.ego_speed_cars, speed)
+    phases = rng.uniform(0.0, 2 * math.pi, size=6)
+    return scene, Ride(lambda z: centre_line(z, road), speed, CAR, phases, lane=LANE, sway=config.sway)
 
 
 def clear_of_crossings(scene: Scene, s: float, half_length: float) -> bool:

@@ -1,4 +1,4 @@
-"""The light of the street world, compiled with numba: sun and hard shadows, sky, haze and the camera's response.
+"""The light of the street world, compiled with numba: sun and hard shadows, lamps, sky, haze and the camera's response.
 
 Kernels that call into other files are compiled anew in each process (seconds): numba's cache does not see that a callee in
 another file has changed, and would go on running the old one.
@@ -7,12 +7,13 @@ another file has changed, and would go on running the old one.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from training.data.street_cast import ELLIPSOID, FRUSTUM, GROUND, SKY, intersect, to_part
+from training.data.street_cast import ELLIPSOID, GROUND, SKY, to_part
+from training.data.street_interior import floor_albedo, interior_albedo
+from training.data.street_light import CELL, CELLS_X, lamp_light, lit_share, shadow_grid, sky_radiance
 from training.data.street_texture import (
     BARK,
     BRICK,
@@ -22,7 +23,10 @@ from training.data.street_texture import (
     GLASS,
     PAINT,
     PLAIN,
+    ROAD,
     ROOF,
+    STRIPED,
+    WINDOW,
     glass_albedo,
     ground_albedo,
     mottle,
@@ -34,90 +38,8 @@ from training.data.street_texture import (
     wall_albedo,
 )
 
-CELL = 2.0  # [m], side of a cell of the shadow grid
-CELLS_X, CELLS_Z = 64, 72  # the grid reaches 64 m to each side, 128 m ahead and 16 m back
-
-
-class Light(NamedTuple):
-    """Sun, sky, air and camera response. Directions point to the sun: x right, h up, z forward, unit length."""
-
-    sun_x: float
-    sun_h: float
-    sun_z: float
-    sun: tuple[float, float, float]  # irradiance on a surface that faces it
-    ambient: tuple[float, float, float]
-    zenith: tuple[float, float, float]  # radiance of the sky
-    horizon: tuple[float, float, float]  # radiance of the sky low down, and of the haze
-    clouds: float  # 0 none .. 1 overcast
-    haze: float  # extinction [1/m]
-    exposure: float
-    seed: int
-
-
-@njit(cache=True, nogil=True)
-def shadow_grid(parts, light, corner_x, corner_z):
-    """Return (first, members): per ground cell, the parts that can darken it, as one list with offsets.
-
-    A part's shadow lies within a capsule on the ground: its foot's circle swept away from the sun by its height.
-    """
-    reach = 1.0 / light.sun_h if max(light.sun) > 0.0 else 0.0
-    first = np.zeros(CELLS_X * CELLS_Z + 1, np.int64)
-    members = np.empty(0, np.int64)
-    for filling in (False, True):
-        cursor = first[:-1].copy()
-        for i in range(len(parts)):
-            p = parts[i]
-            radius = math.hypot(max(p.half_x, p.top_x), max(p.half_z, p.top_z)) + 0.71 * CELL + 0.5
-            ax, az = p.x - corner_x - light.sun_x * reach * p.base, p.z - corner_z - light.sun_z * reach * p.base
-            sx, sz = -light.sun_x * reach * p.height, -light.sun_z * reach * p.height
-            length2 = max(sx * sx + sz * sz, 1e-9)
-            i0, i1 = max(0, int((min(ax, ax + sx) - radius) // CELL)), min(CELLS_X - 1, int((max(ax, ax + sx) + radius) // CELL))
-            j0, j1 = max(0, int((min(az, az + sz) - radius) // CELL)), min(CELLS_Z - 1, int((max(az, az + sz) + radius) // CELL))
-            for j in range(j0, j1 + 1):
-                for k in range(i0, i1 + 1):
-                    x, z = (k + 0.5) * CELL - ax, (j + 0.5) * CELL - az
-                    share = min(1.0, max(0.0, (x * sx + z * sz) / length2))
-                    if (x - share * sx) ** 2 + (z - share * sz) ** 2 > radius * radius:
-                        continue
-                    cell = j * CELLS_X + k
-                    if filling:
-                        members[cursor[cell]] = i
-                        cursor[cell] += 1
-                    else:
-                        first[cell + 1] += 1
-        if not filling:
-            first = np.cumsum(first)
-            members = np.empty(first[-1], np.int64)
-    return first, members
-
-
-@njit(nogil=True, fastmath=FAST)
-def lit_share(x, h, z, own, parts, light, first, members, corner_x, corner_z):
-    """Return the share of the sun and of the sky's light that reach a surface point, both 0 to 1."""
-    reach = h / light.sun_h if max(light.sun) > 0.0 else 0.0
-    i, j = int((x - light.sun_x * reach - corner_x) // CELL), int((z - light.sun_z * reach - corner_z) // CELL)
-    sun, sky = 1.0, 1.0
-    if i < 0 or j < 0 or i >= CELLS_X or j >= CELLS_Z:
-        return sun, sky
-    for n in range(first[j * CELLS_X + i], first[j * CELLS_X + i + 1]):
-        if members[n] == own:
-            continue
-        p = parts[members[n]]
-        ox, oz = to_part(x - p.x, z - p.z, p)
-        if own == GROUND and p.base < 0.4 and p.shape == FRUSTUM and p.half_x > 0.3:  # little sky at the foot of things
-            outside = math.hypot(max(0.0, abs(ox) - p.half_x), max(0.0, abs(oz) - p.half_z))
-            sky = min(sky, 0.25 + 1.5 * outside)
-        if sun == 0.0 or max(light.sun) == 0.0:
-            continue
-        dx, dz = to_part(light.sun_x, light.sun_z, p)
-        t = intersect(ox, h - p.base, oz, dx, light.sun_h, dz, p)
-        if t < np.inf:
-            gap = 0.0
-            if p.material == FOLIAGE:  # leaves let flecks of sun through
-                fleck = noise3((ox + t * dx) * 2.5, (h + t * light.sun_h) * 2.5, (oz + t * dz) * 2.5, p.seed)
-                gap = min(1.0, max(0.0, 8.0 * (fleck - 0.66)))
-            sun = min(sun, gap)
-    return sun, sky
+LAMP_COLOUR = (1.0, 0.93, 0.8)
+SNOW_ALBEDO = 0.8
 
 
 @njit(nogil=True, fastmath=FAST)
@@ -151,6 +73,12 @@ def part_albedo(x, h, z, nx, nh, nz, part, footprint):
         return paint_albedo(x, h, z, part.half_z, part.height, colour, footprint)
     if material == GLASS:
         return glass_albedo(h, along, half_along * (1.0 - 0.3 * h / part.height), part.height, nh > 0.9, colour, footprint)
+    if material >= STRIPED and abs(nh) > 0.9:
+        return interior_albedo(
+            x + part.half_x, z + part.half_z, footprint, material, colour, part.seed, 2.0 * part.half_x, 2.0 * part.half_z
+        )
+    if material >= STRIPED:
+        return interior_albedo(along + half_along, h, footprint, material, colour, part.seed, 2.0 * half_along, part.height)
     if material in (PLAIN, FACADE, BRICK):
         return wall_albedo(along + half_along, h, footprint, material, colour, part.seed)
     tone = 1.0
@@ -165,28 +93,6 @@ def part_albedo(x, h, z, nx, nh, nz, part, footprint):
     elif material == BARK:
         tone = 1.0 + 0.8 * mottle(math.atan2(x, z), h * 0.4, 0.6, part.seed, footprint)
     return colour[0] * tone, colour[1] * tone, colour[2] * tone
-
-
-@njit(nogil=True, fastmath=FAST)
-def sky_radiance(dx, dh, dz, light):
-    """Return the colour of the sky in a direction of unit length."""
-    up = max(0.0, dh)
-    low = math.exp(-5.0 * up)
-    cloud = 0.0
-    if light.clouds > 0.0 and up > 0.01:
-        u, v = dx / (up + 0.15) * 1.5, dz / (up + 0.15) * 1.5
-        billow = (
-            0.55 * noise(u, v, light.seed)
-            + 0.3 * noise(u * 2.7, v * 2.7, light.seed + 1)
-            + 0.15 * noise(u * 7, v * 7, light.seed)
-        )
-        cloud = min(1.0, max(0.0, 4.0 * (billow - 1.0 + light.clouds))) * min(1.0, 8.0 * up)
-    glow = 1.5 * max(0.0, dx * light.sun_x + dh * light.sun_h + dz * light.sun_z) ** 24
-    white = 0.5 * (light.horizon[0] + light.horizon[2]) * (1.0 - 0.15 * cloud)
-    r = light.zenith[0] + low * (light.horizon[0] - light.zenith[0])
-    g = light.zenith[1] + low * (light.horizon[1] - light.zenith[1])
-    b = light.zenith[2] + low * (light.horizon[2] - light.zenith[2])
-    return r + cloud * (white - r) + glow, g + cloud * (white - g) + glow, b + cloud * (white - b) + glow
 
 
 @njit(nogil=True, fastmath=FAST)
@@ -224,8 +130,10 @@ def shade(width, height, fx, fy, cx, cy, pose, parts, depth, hit, light, road):
 def surface_radiance(x, h, z, dx, dh, dz, pixel, own, parts, light, road, first, members, corner_x, corner_z):
     """Return the light that a surface point sends along a ray: albedo times sun, shadow and sky."""
     nx, nh, nz = 0.0, 1.0, 0.0
-    if own == GROUND:
+    if own == GROUND and road.kind == ROAD:
         albedo = ground_albedo(x, z, pixel / max(0.05, -dh), road)
+    elif own == GROUND:
+        albedo = floor_albedo(x, z, pixel / max(0.05, -dh), road)
     else:
         part = parts[own]
         px, pz = to_part(x - part.x, z - part.z, part)
@@ -233,18 +141,32 @@ def surface_radiance(x, h, z, dx, dh, dz, pixel, own, parts, light, road, first,
         vx, vz = to_part(dx, dz, part)
         facing = max(0.05, -(nx * vx + nh * dh + nz * vz))
         albedo = part_albedo(px, h - part.base, pz, nx, nh, nz, part, pixel / facing)
+        if part.material >= WINDOW:
+            return albedo[0] * light.horizon[0], albedo[1] * light.horizon[1], albedo[2] * light.horizon[2]
         nx, nz = nx * part.cos + nz * part.sin, -nx * part.sin + nz * part.cos
+    if nh > 0.5 and (light.snow > 0.0 or light.wet > 0.0):
+        albedo = weathered_albedo(x, z, albedo, light)
     towards = nx * light.sun_x + nh * light.sun_h + nz * light.sun_z
     sun, sky = 0.0, 1.0
     if own == GROUND or towards > 0.0:
         sun, sky = lit_share(x + 0.01 * nx, h + 0.01 * nh, z + 0.01 * nz, own, parts, light, first, members, corner_x, corner_z)
     sun *= max(0.0, towards)
     sky *= 0.65 + 0.35 * nh
+    lamps = lamp_light(x, h, z, nx, nh, nz, light.lamps)
     return (
-        albedo[0] * (sun * light.sun[0] + sky * light.ambient[0]),
-        albedo[1] * (sun * light.sun[1] + sky * light.ambient[1]),
-        albedo[2] * (sun * light.sun[2] + sky * light.ambient[2]),
+        albedo[0] * (sun * light.sun[0] + sky * light.ambient[0] + lamps * LAMP_COLOUR[0]),
+        albedo[1] * (sun * light.sun[1] + sky * light.ambient[1] + lamps * LAMP_COLOUR[1]),
+        albedo[2] * (sun * light.sun[2] + sky * light.ambient[2] + lamps * LAMP_COLOUR[2]),
     )
+
+
+@njit(nogil=True, fastmath=FAST)
+def weathered_albedo(x, z, albedo, light):
+    """Return the colour of a surface that faces up: darker when wet, under patches of snow."""
+    dark = 1.0 - 0.45 * light.wet
+    cover = min(1.0, max(0.0, 3.0 * (light.snow - noise(x / 1.7, z / 1.7, light.seed))))
+    r, g, b = albedo[0] * dark, albedo[1] * dark, albedo[2] * dark
+    return r + cover * (SNOW_ALBEDO - r), g + cover * (SNOW_ALBEDO - g), b + cover * (SNOW_ALBEDO - b)
 
 
 @njit(nogil=True, fastmath=FAST)

@@ -14,6 +14,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 PLAIN, FACADE, BRICK, ROOF, FOLIAGE, BARK, METAL, PAINT, GLASS, RUBBER, SIGN = range(11)
+STRIPED, DOTTED, TILED, WOOD, CLOTH, BOOKS, PICTURE, WINDOW, GLOW = range(11, 20)  # indoors; the last two give light
+ROAD, BARE, PLANKS, TILES, CARPET = range(5)  # kinds of ground; BARE has no texture
 
 # No nnan/ninf: the kernels rely on infinities being ordinary numbers.
 FAST = {"contract", "reassoc", "arcp", "nsz", "afn"}
@@ -21,7 +23,10 @@ Colour = tuple[float, float, float]
 
 
 class Road(NamedTuple):
-    """The street's centre line x(z), a sum of two sines [m], and its cross-section, mirrored left and right [m]."""
+    """The ground: a centre line x(z), a sum of two sines [m], with a street's cross-section, mirrored left and right [m].
+
+    A ground of another kind than ROAD is the same everywhere, in its colour.
+    """
 
     bend: tuple[float, float, float]  # amplitude [m], wave number [1/m], phase of the long bend
     bend2: tuple[float, float, float]  # the same of the short bend
@@ -33,6 +38,8 @@ class Road(NamedTuple):
     paved_yards: bool  # paving instead of grass behind the sidewalk
     crossings: NDArray[np.float64]  # z of the side streets
     seed: int
+    kind: int = ROAD
+    colour: Colour = (0.0, 0.0, 0.0)  # albedo of a ground that is no road
 
 
 CROSSING_HALF_WIDTH = 3.5  # [m]
