@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from training.config import ConfigError, DataConfig
+from training.data.kitti import open_kitti_raw
+from training.data.kitti_odometry import open_kitti_odometry
+from training.data.kitti_stereo2015 import open_kitti_stereo2015
 from training.data.recording import Target
 from training.data.video import open_folder, open_video
 
@@ -12,6 +15,9 @@ from training.data.video import open_folder, open_video
 SOURCES: dict[str, Callable[[DataConfig, str], list[Target]]] = {
     "video": open_video,
     "folder": open_folder,
+    "kitti_raw": open_kitti_raw,
+    "kitti_odometry": open_kitti_odometry,
+    "kitti_stereo2015": open_kitti_stereo2015,
 }
 
 
