@@ -26,9 +26,15 @@ class DataConfig:
     split: str = ""  # of a source that has standard ones: its name, or a folder of split files
     truth: str = ""  # which truth, where a source has several
     images: str = ""  # video: folder of its frames
-    calibration: str = ""  # video: ROS camera calibration YAML, or a JSON with K, width and height
+    calibration: str = ""  # video: ROS camera calibration YAML, or a JSON with K, width and height; bag: if it lacks camera_info
     poses: str = ""  # video: one 3x4 row-major camera-to-world [m] per line and frame; none: unknown
-    bag: str = ""  # bag: a ROS 2 bag, relative to the working folder
+    bag: str = ""  # bag: a ROS 2 bag; it, its calibration and the cache are relative to the working folder
+    topic: str = ""  # bag: the images, where there are several cameras
+    odometry: str = ""  # bag: topic of the distance driven, where there are several; none: use none
+    cache: str = "runs/bags"  # bag: its images are extracted to a folder in here, once
+    min_motion: float = 0.006  # bag: of the picture between images that are kept, as a share of its width
+    max_gap_s: float = 1.0  # bag: images further apart are no neighbours
+    val_share: float = 0.15  # bag: the end of the drive, for validation
     train_frames: tuple[int, int] = (0, -1)  # of one sequence: first frame and the one after the last; -1: to the end
     val_frames: tuple[int, int] = (0, 0)
     subset: float = 1.0  # share of the training images, drawn by subset_seed: for bootstrapped ensembles
@@ -139,6 +145,8 @@ RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("data.subset",), lambda value: 0 < value <= 1, "a share above 0, to 1"),
     (("data.street_share", "data.colour_jitter"), lambda value: 0 <= value <= 1, "a share from 0 to 1"),
     (("method.camera_height", "method.ground", "method.velocity"), lambda value: value >= 0, "0 or more"),
+    (("data.val_share", "data.min_motion"), lambda value: 0 < value < 1, "a share above 0, below 1"),
+    (("data.max_gap_s",), lambda value: value > 0, "above 0"),
     (("data.max_zoom",), lambda value: value >= 1, "1 (no zoom) or more"),
     (("data.street_samples", "method.scales", "optim.batch_size"), lambda value: value >= 1, "1 or more"),
     (("run.max_steps", "run.log_every", "run.validate_every"), lambda value: value >= 1, "1 or more"),

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from training.config import ConfigError, DataConfig
+from training.data.bags import open_bag
 from training.data.kitti import open_kitti_raw
 from training.data.kitti_odometry import open_kitti_odometry
 from training.data.kitti_stereo2015 import open_kitti_stereo2015
 from training.data.recording import Target
+from training.data.stereo import open_stereo
 from training.data.video import open_folder, open_video
 
 # (data config, part) -> the images of that part: "train", "val", or "test" for judging.
 SOURCES: dict[str, Callable[[DataConfig, str], list[Target]]] = {
     "video": open_video,
     "folder": open_folder,
+    "stereo": open_stereo,
+    "bag": open_bag,
     "kitti_raw": open_kitti_raw,
     "kitti_odometry": open_kitti_odometry,
     "kitti_stereo2015": open_kitti_stereo2015,
