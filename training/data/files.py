@@ -109,14 +109,17 @@ def read_numbers(file: Path, columns: int, expected: str) -> Float64Array:
 
 
 def named(items: Mapping[str, T], config: DataConfig, part: str) -> list[T]:
-    """The items that <part>_files.txt of the folder data.split names, one a line; the folder is relative to the data or to the
-    working folder. Raises InputError.
-    """  # fmt: skip
+    """The items that <part>_files.txt of the folder data.split names, one a line. Raises InputError.
+
+    The folder is relative to the data or to the working folder.
+    """
     folders = (Path(config.root) / config.path / config.split, Path(config.split))
     files = [folder / f"{part}_files.txt" for folder in folders]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
-        raise InputError(f"data.split is '{config.split}', but there is neither {files[0]} nor {files[1]}; expected one name a line")
+        raise InputError(
+            f"data.split is '{config.split}', but there is neither {files[0]} nor {files[1]}; expected one name a line"
+        )
     names = read_lines(file, "one name a line")
     unknown = [name for name in names if name not in items]
     if unknown or not names:
