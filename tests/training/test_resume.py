@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from runs import arguments, assert_same_run, finish, read_curve, start, train_here, wait_for_rows, write_recipe
+from trainer_runs import arguments, assert_same_run, finish, read_curve, start, train_here, wait_for_rows, write_recipe
 
 from training.checkpoint import read_checkpoint
 from training.train import main

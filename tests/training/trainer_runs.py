@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,9 @@ def arguments(recipe: Path, *overrides: str) -> list[str]:
     return [str(recipe), *(word for override in overrides for word in ("--set", override))]
 
 
-def start(recipe: Path, *overrides: str) -> subprocess.Popen[str]:
+def start(recipe: Path, *overrides: str, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
     """Start the command in a process group of its own, as a terminal does."""
-    command = [sys.executable, "-m", "training.train", *arguments(recipe, *overrides)]
+    command = [sys.executable, *launcher, "-m", "training.train", *arguments(recipe, *overrides)]
     pipe = subprocess.PIPE
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
