@@ -1,6 +1,7 @@
-"""Export a checkpoint as a model bundle: all maths inside one ONNX graph, sigma calibrated, parity checked.
+"""Export a checkpoint (or several: an ensemble) as a model bundle: all maths in one graph, sigma calibrated, parity checked.
 
 python -m training.export runs/default/best.ckpt models/default --calibrate ../shared/data/kitti2015_stereo
+python -m training.export runs/a/best.ckpt runs/b/best.ckpt models/ensemble
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from training.checkpoint import load_method, read_checkpoint
 from training.config import ConfigError
 from training.data.truth import EvaluationSet, open_evaluation_set
 from training.evaluate import Scores, TorchEngine, describe_method, evaluate
-from training.methods import Method
+from training.methods import Ensemble, Predictor
 
 OPSET = 18
 ONE_SIGMA = 0.6827  # share of a normal distribution within one standard deviation
@@ -44,7 +45,7 @@ class ExportError(Exception):
 class ExportGraph(nn.Module):
     """The bundle contract around a method: uint8 NHWC in, depth and sigma [m] NHW out."""
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Predictor) -> None:
         super().__init__()
         self.method = method
 
@@ -54,7 +55,7 @@ class ExportGraph(nn.Module):
         return depth.squeeze(1), sigma.squeeze(1)
 
 
-def calibrate_sigma(method: Method, dataset: EvaluationSet) -> float:
+def calibrate_sigma(method: Predictor, dataset: EvaluationSet) -> float:
     """Factor on sigma with which ONE_SIGMA of the set's pixels (images weighted alike) err by less than sigma.
 
     A pixel that the method puts out of range (+inf) has no sigma and is a miss, as in metrics.coverage(). Raises InputError if
@@ -62,8 +63,9 @@ def calibrate_sigma(method: Method, dataset: EvaluationSet) -> float:
     """
     estimator = Estimator(describe_method(method, "uncalibrated"), TorchEngine(method))
     ratios, weights = [], []
-    for frame, truth in dataset:
-        prediction = upsample(estimator.predict([frame])[0], frame.camera)
+    for item in dataset:
+        truth = item.truth
+        prediction = upsample(estimator.predict([item.frame])[0], item.frame.camera)
         valid = metrics.valid_truth(truth) & metrics.garg_crop(*truth.shape) & ~np.isnan(prediction.depth)
         if valid.any():
             depth, sigma = prediction.depth[valid], prediction.sigma[valid]
@@ -83,7 +85,7 @@ def calibrate_sigma(method: Method, dataset: EvaluationSet) -> float:
     return factor
 
 
-def export(method: Method, folder: Path, description: ModelBundle) -> ModelBundle:
+def export(method: Predictor, folder: Path, description: ModelBundle) -> ModelBundle:
     """Write the bundle of `method` with what `description` says, and check it against torch.
 
     Raises ExportError if the graph is not what was trained; whatever lay in `folder` before stays as it was then.
@@ -99,7 +101,7 @@ def export(method: Method, folder: Path, description: ModelBundle) -> ModelBundl
     return bundles.load(folder)
 
 
-def _write_graph(method: Method, file: Path, description: ModelBundle) -> None:
+def _write_graph(method: Predictor, file: Path, description: ModelBundle) -> None:
     # Two images: torch.export takes a batch of one for a constant.
     example = torch.zeros(2, description.height, description.width, 3, dtype=torch.uint8)
     torch.onnx.export(
@@ -116,7 +118,7 @@ def _write_graph(method: Method, file: Path, description: ModelBundle) -> None:
     )
 
 
-def check_parity(method: Method, bundle: ModelBundle, images: UInt8Array | None = None) -> float:
+def check_parity(method: Predictor, bundle: ModelBundle, images: UInt8Array | None = None) -> float:
     """Largest relative difference between the graph and torch, on noise and ramps.
 
     Raises ExportError unless it is below PARITY; a value that is not finite never is.
@@ -137,14 +139,20 @@ def check_parity(method: Method, bundle: ModelBundle, images: UInt8Array | None 
     return difference
 
 
-def provenance(checkpoint: Path) -> dict[str, str]:
-    """Where a bundle comes from: run, step, hash of its whole configuration, commit, versions."""
-    stored = read_checkpoint(checkpoint)
-    canonical = json.dumps(stored["config"], sort_keys=True).encode()
+def load_predictor(checkpoints: Sequence[Path]) -> Predictor:
+    """The method of one checkpoint, or the ensemble of several. Raises ConfigError."""
+    methods = [load_method(path) for path in checkpoints]
+    return methods[0] if len(methods) == 1 else Ensemble(methods)
+
+
+def provenance(checkpoints: Sequence[Path]) -> dict[str, str]:
+    """Where a bundle comes from: runs, steps, hashes of their whole configurations, commit, versions."""
+    stored = [read_checkpoint(path) for path in checkpoints]
+    canonical = [json.dumps(values["config"], sort_keys=True).encode() for values in stored]
     return {
-        "run": checkpoint.parent.name,
-        "step": str(stored["step"]),
-        "config": hashlib.sha256(canonical).hexdigest()[:12],
+        "run": ", ".join(path.parent.name for path in checkpoints),
+        "step": ", ".join(str(values["step"]) for values in stored),
+        "config": ", ".join(dict.fromkeys(hashlib.sha256(text).hexdigest()[:12] for text in canonical)),
         "commit": _commit(),
         "torch": str(torch.__version__),
     }
@@ -165,14 +173,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="training.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, nargs="+", help="several become an ensemble")
     parser.add_argument("bundle", type=Path, help="folder to write, for example models/mine")
     parser.add_argument("--calibrate", type=Path, help="folder with truth: sigma is fitted on every other image, the rest judges")
     parser.add_argument("--trained-on", default="unstated", help="the training data, for bundle.yaml")
     parser.add_argument("--licence", default="unstated", help="the licence of model and data, for bundle.yaml")
     options = parser.parse_args(arguments)
     try:
-        method = load_method(options.checkpoint)
+        method = load_predictor(options.checkpoint)
         scores: Scores = {}
         if options.calibrate:
             dataset = open_evaluation_set(options.calibrate)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+GROUND_SLOPE = math.cos(math.radians(5.0))  # least cosine between a ground pixel's normal and the camera's vertical axis
+LEAST_GROUND = 0.01  # share of the image below which no ground is seen
 
 
 def disparity_to_depth(disparity: Tensor, min_depth: float, max_depth: float) -> Tensor:
@@ -39,6 +44,35 @@ def project(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
 def transform(points: Tensor, b_T_a: Tensor) -> Tensor:
     """Move points (B, 3, H, W) from frame a to frame b by (B, 4, 4)."""
     return torch.einsum("bij,bjhw->bihw", b_T_a[:, :3, :3], points) + b_T_a[:, :3, 3, None, None]
+
+
+def surface_normals(points: Tensor) -> Tensor:
+    """Unit normals (B, 3, H - 2, W - 2) of points (B, 3, H, W), each from four pairs of opposite corners of its neighbourhood."""
+
+    def neighbour(row: int, column: int) -> Tensor:
+        height, width = points.shape[-2:]
+        shifted = points[..., 1 + row : height - 1 + row, 1 + column : width - 1 + column]
+        return shifted - points[..., 1:-1, 1:-1]
+
+    # Each pair is a quarter turn apart, in the same sense: right and down give z, the direction of sight.
+    pairs = (((0, -1), (-1, 0)), ((0, 1), (1, 0)), ((-1, -1), (-1, 1)), ((1, 1), (1, -1)))
+    normals = [F.normalize(torch.linalg.cross(neighbour(*a), neighbour(*b), dim=1), dim=1) for a, b in pairs]
+    return F.normalize(torch.stack(normals).sum(dim=0), dim=1)
+
+
+def height_above_ground(depth: Tensor, K: Tensor) -> Tensor:
+    """Distance (B,) [m] of the camera from the ground that depth (B, 1, H, W) [m] shows; NaN where it shows hardly any.
+
+    Ground is what lies below the camera with a normal within 5 degrees of its vertical axis; the distance is the median over
+    those pixels (the dense geometric constraint of DNet, Xue et al., IROS 2020).
+    """
+    points = backproject(depth, K)
+    normals = surface_normals(points)
+    points = points[..., 1:-1, 1:-1]
+    ground = (normals[:, 1].abs() > GROUND_SLOPE) & (points[:, 1] > 0)
+    distance = (points * normals).sum(dim=1).abs().masked_fill(~ground, math.nan).flatten(1)
+    enough = ground.flatten(1).float().mean(dim=1) >= LEAST_GROUND
+    return distance.nanmedian(dim=1).values.masked_fill(~enough, math.nan)
 
 
 def sample(image: Tensor, pixels: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.geometry import height_above_ground
+
 SSIM_WEIGHT = 0.85  # Monodepth2, equation 2
 TIE_BREAK = 1e-5  # noise on the identity error, so that equal errors do not always choose the same candidate
 
@@ -37,13 +39,19 @@ def photometric_error(a: Tensor, b: Tensor) -> Tensor:
     return SSIM_WEIGHT * ssim + (1 - SSIM_WEIGHT) * (a - b).abs().mean(dim=1, keepdim=True)
 
 
-def min_reprojection(errors: Sequence[Tensor], identity_errors: Sequence[Tensor]) -> Tensor:
-    """Per-pixel minimum over the views, auto-masked by the unwarped views where given (Monodepth2, sections 3.1 and 3.2).
+def min_reprojection(errors: Sequence[Tensor]) -> Tensor:
+    """Per-pixel minimum (B, 1, H, W) over the views' errors, of which an occluded one is the larger (Monodepth2, section 3.1)."""
+    return torch.cat(list(errors), dim=1).amin(dim=1, keepdim=True)
 
-    Returns the mean over ALL pixels (scalar): where an unwarped view fits better, the pixel adds a constant and no gradient.
+
+def auto_mask(reprojection: Tensor, identity_errors: Sequence[Tensor]) -> Tensor:
+    """Minimum with the errors of the unwarped views (Monodepth2, section 3.2).
+
+    Where one of those fits better, the pixel adds a constant to the mean over ALL pixels, and no gradient.
     """
-    candidates = list(errors) + [e + TIE_BREAK * torch.randn_like(e) for e in identity_errors]
-    return torch.cat(candidates, dim=1).amin(dim=1).mean()
+    if not identity_errors:
+        return reprojection
+    return min_reprojection([reprojection, *(e + TIE_BREAK * torch.randn_like(e) for e in identity_errors)])
 
 
 def smoothness(disparity: Tensor, image: Tensor) -> Tensor:
@@ -61,10 +69,21 @@ def velocity(translation: Tensor, distance: Tensor) -> Tensor:
     return (translation.norm(dim=1) - distance).abs().mean()
 
 
-def laplace_nll(mean: Tensor, log_scale: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Mean negative log-likelihood of target under Laplace(mean, exp(log_scale)), over the valid pixels."""
-    nll = (mean - target).abs() * torch.exp(-log_scale) + log_scale + math.log(2)
-    return masked_mean(nll, valid)
+def camera_height(depth: Tensor, K: Tensor, height: float) -> Tensor:
+    """|log| of the factor that brings the camera to `height` [m] above the ground that depth (B, 1, H, W) [m] shows.
+
+    Its gradient scales the whole depth and bends none of it. Mean over the images that show ground. The ground and its
+    distance are those of DNet's dense geometric constraint (Xue et al., IROS 2020), which rescales a finished prediction.
+    """
+    found = height_above_ground(depth.detach(), K)
+    shows_ground = torch.isfinite(found)
+    target = depth.detach() * torch.where(shows_ground, height / found, 1.0)[:, None, None, None]
+    return masked_mean((torch.log(depth) - torch.log(target)).abs().mean(dim=(1, 2, 3)), shows_ground)
+
+
+def laplace_nll(error: Tensor, log_scale: Tensor) -> Tensor:
+    """Negative log-likelihood map of an absolute error under a Laplace distribution of scale exp(log_scale)."""
+    return error * torch.exp(-log_scale) + log_scale + math.log(2)
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:

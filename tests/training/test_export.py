@@ -24,7 +24,7 @@ from training.config import TrainConfig
 from training.data.truth import open_evaluation_set
 from training.evaluate import TorchEngine, describe_method, evaluate, open_estimator
 from training.export import ExportError, calibrate_sigma, check_parity, export, main, provenance
-from training.methods import METHODS, Method
+from training.methods import Method, Predictor
 
 Build = Callable[..., Method]
 
@@ -56,11 +56,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, street_
     return folder
 
 
-class Known(Method):
+class Known(Predictor):
     """10 m with a sigma of 1 m, whatever it sees."""
 
     def __init__(self, config: TrainConfig) -> None:
-        super().__init__(config, outputs=1)
+        super().__init__(config)
 
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
         depth = torch.full_like(image[:, :1], 10.0)
@@ -106,7 +106,7 @@ def test_the_bundle_says_where_it_comes_from(exported: Path, camera: CameraModel
 
 def test_without_git_the_commit_is_unknown(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance(checkpoint)["commit"] == "unknown"
+    assert provenance([checkpoint])["commit"] == "unknown"
 
 
 def test_the_configuration_has_a_name_that_changes_with_it(tmp_path: Path, build: Build) -> None:
@@ -115,7 +115,7 @@ def test_the_configuration_has_a_name_that_changes_with_it(tmp_path: Path, build
         method = build("supervised", optim={"learning_rate": rate})
         path = tmp_path / f"{number}.ckpt"
         save_checkpoint(path, {"average": AveragedModel(method, use_buffers=True)}, method.config, number, 1.0)
-        names.append(provenance(path)["config"])
+        names.append(provenance([path])["config"])
     assert names[0] == names[1] != names[2]
     assert all(re.fullmatch(r"[0-9a-f]{12}", name) for name in names)
 
@@ -139,16 +139,37 @@ def test_a_batch_of_any_size(exported: Path, count: int) -> None:
         assert sigma[index] == pytest.approx(alone[1][0], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", {method.predict: name for name, method in METHODS.items()}.values())
-def test_the_graph_of_every_prediction_agrees_with_torch(tmp_path: Path, build: Build, name: str, street_set: Path) -> None:
-    method = build(name, data={"width": 96, "height": 64}, network={"encoder": "resnet18", "light_decoder": False}).eval()
+def test_a_graph_agrees_with_torch_on_a_picture(tmp_path: Path, build: Build, street_set: Path) -> None:
+    method = build("supervised", data={"width": 96, "height": 64}, network={"encoder": "resnet18", "light_decoder": False}).eval()
     method.sigma_calibration.fill_(1.7)
-    bundle = export(method, tmp_path / name, describe_method(method, name))
+    bundle = export(method, tmp_path / "mine", describe_method(method, "mine"))
     frame = next(iter(open_evaluation_set(street_set))).frame
     image = np.ascontiguousarray(frame.image[None, :, :96])
     assert check_parity(method, bundle, image) < 1e-3
     for ours, theirs in zip(load_engine(bundle, threads=1).infer(image), TorchEngine(method).infer(image), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_several_checkpoints_make_one_bundle(tmp_path: Path, build: Build) -> None:
+    """What the command line writes says of the same image what the members' mean says."""
+    methods, paths = [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        methods.append(build("monodepth2", data={"width": 96, "height": 64}).eval())
+        paths.append(tmp_path / f"run{seed}" / "best.ckpt")
+        paths[-1].parent.mkdir()
+        save_checkpoint(paths[-1], {"average": AveragedModel(methods[-1], use_buffers=True)}, methods[-1].config, seed, 1.0)
+    assert main([*map(str, paths), str(tmp_path / "both")]) == 0
+    bundle = bundles.load(tmp_path / "both")
+    assert (bundle.provenance["run"], bundle.provenance["step"]) == ("run1, run2", "1, 2")
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
+    depth, sigma = load_engine(bundle, threads=1).infer(image)
+    with torch.no_grad():
+        x = torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255
+        inverse = [1 / method.to_depth(method.depth_net(x)[0])[0, 0].numpy() for method in methods]
+    mean, spread = (inverse[0] + inverse[1]) / 2, abs(inverse[0] - inverse[1]) / 2
+    assert depth[0] == pytest.approx(1 / mean, rel=1e-3)
+    assert sigma[0] == pytest.approx(np.maximum(spread / mean, 1e-3) / mean, rel=1e-2, abs=1e-4)
 
 
 def test_a_graph_that_disagrees_is_refused(exported: Path, build: Build) -> None:

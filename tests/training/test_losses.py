@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from training import losses
 
@@ -51,7 +52,7 @@ def test_the_best_view_counts_and_a_pixel_that_stands_still_gives_no_gradient() 
     first = torch.tensor([0.1, 0.5, 0.4]).expand(1, 1, 2, 3).clone().requires_grad_()
     second = torch.tensor([0.3, 0.2, 0.6]).expand(1, 1, 2, 3).clone().requires_grad_()
     identity = [torch.tensor([0.8, 0.9, 0.05]).expand(1, 1, 2, 3), torch.full((1, 1, 2, 3), 0.7)]
-    loss = losses.min_reprojection([first, second], identity)
+    loss = losses.auto_mask(losses.min_reprojection([first, second]), identity).mean()
     assert loss.item() == pytest.approx((0.1 + 0.2 + 0.05) / 3, abs=1e-4)
     loss.backward()
     assert first.grad[0, 0].numpy() == pytest.approx(np.array([[1 / 6, 0.0, 0.0]] * 2))
@@ -60,7 +61,7 @@ def test_the_best_view_counts_and_a_pixel_that_stands_still_gives_no_gradient() 
 
 def test_without_auto_masking_every_pixel_counts() -> None:
     errors = [torch.tensor([[[[0.1, 0.5]]]]), torch.tensor([[[[0.3, 0.2]]]])]
-    assert losses.min_reprojection(errors, []).item() == pytest.approx(0.15)
+    assert losses.auto_mask(losses.min_reprojection(errors), []).flatten().tolist() == pytest.approx([0.1, 0.2])
 
 
 def test_smoothness_of_a_ramp() -> None:
@@ -80,13 +81,51 @@ def test_velocity_is_the_error_of_the_distance() -> None:
 
 
 def test_the_likeliest_scale_is_the_mean_absolute_error() -> None:
-    target, valid = torch.randn(1, 1, 20, 20), torch.ones(1, 1, 20, 20, dtype=torch.bool)
-    best = target.abs().mean().log()
+    error = torch.randn(1, 1, 20, 20).abs()
+    best = error.mean().log()
     log_scale = best.clone().requires_grad_()
-    nll = losses.laplace_nll(torch.zeros_like(target), log_scale, target, valid)
+    nll = losses.laplace_nll(error, log_scale).mean()
     assert nll.item() == pytest.approx(1 + best.item() + math.log(2), rel=1e-5)
     nll.backward()
     assert log_scale.grad.item() == pytest.approx(0.0, abs=1e-4)
+
+
+def test_the_likelihood_is_that_of_a_distribution() -> None:
+    """Its exponential integrates to one over errors of both signs."""
+    error = torch.arange(0.0005, 20.0, 0.001)
+    density = torch.exp(-losses.laplace_nll(error, torch.tensor(0.3)))
+    assert 2 * 0.001 * density.sum().item() == pytest.approx(1.0, abs=1e-3)
+
+
+def plain_road(height: float, K: Tensor, rows: int = 24, columns: int = 40) -> Tensor:
+    """Depth (1, 1, H, W) of level ground `height` below the camera, 100 m in what is above the horizon."""
+    v = (torch.arange(rows) - K[0, 1, 2]) / K[0, 1, 1]
+    return torch.where(v > 0.02, height / v.clamp(min=0.02), 100.0)[None, None, :, None].expand(1, 1, rows, columns)
+
+
+ROAD_K = torch.tensor([[[30.0, 0.0, 19.5], [0.0, 30.0, 8.0], [0.0, 0.0, 1.0]]])
+
+
+@pytest.mark.parametrize("factor", [0.2, 1.0, 3.0])
+def test_the_camera_height_is_missed_by_the_logarithm_of_the_factor(factor: float) -> None:
+    depth = (factor * plain_road(1.65, ROAD_K)).clone().requires_grad_()
+    loss = losses.camera_height(depth, ROAD_K, 1.65)
+    assert loss.item() == pytest.approx(abs(math.log(factor)), abs=1e-4)
+    if factor != 1.0:
+        loss.backward()
+        relative = (depth.grad * depth).detach()  # the derivative by log depth: the same at every pixel
+        assert relative.numpy() == pytest.approx(np.full(depth.shape, math.copysign(1 / depth.numel(), factor - 1)), rel=1e-4)
+
+
+def test_images_without_ground_say_nothing_of_the_camera_height() -> None:
+    road, wall = 2 * plain_road(1.5, ROAD_K), torch.full((1, 1, 24, 40), 5.0)
+    depth = torch.cat([road, wall]).clone().requires_grad_()
+    loss = losses.camera_height(depth, ROAD_K.expand(2, 3, 3), 1.5)
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-4)
+    loss.backward()
+    assert depth.grad[1].abs().max() == 0
+    alone = losses.camera_height(wall.clone().requires_grad_(), ROAD_K, 1.5)
+    assert alone.item() == 0.0
 
 
 def test_only_valid_pixels_enter_a_mean() -> None:

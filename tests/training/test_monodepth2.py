@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.batch import Batch
+from training.batch import Batch, View
 from training.config import ConfigError
 from training.data.augment import crop_and_resize
+from training.data.street import CAMERA_HEIGHT
 from training.methods import Method
 
 Build = Callable[..., Method]
@@ -29,6 +30,11 @@ class Forced(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         return [self.logits]
+
+
+def learned(batch: Batch) -> tuple[View, ...]:
+    """The views before and after, with poses that nobody knows."""
+    return tuple(replace(v, source_T_target=None, order=order) for v, order in zip(batch.views, (-1, 1), strict=True))
 
 
 def photometric(method: Method, batch: Batch, depth: Tensor) -> Tensor:
@@ -71,39 +77,82 @@ def test_a_camera_that_stands_still_teaches_nothing(build: Build, street_batch: 
 def test_a_pose_learned_forwards_is_the_inverse_of_the_one_backwards(build: Build, street_batch: Batch) -> None:
     """The same two frames, once as target and frame after, once as target and frame before."""
     method = build("monodepth2", data=VIDEO).eval()
-    before, after = (replace(v, source_T_target=None) for v in street_batch.views)
-    target = replace(after, image=street_batch.image, input=street_batch.input)
-    forwards = method.pose(replace(street_batch, views=(before, after)), 1)
-    backwards = method.pose(replace(street_batch, input=after.input, views=(target, before)), 0)
+    after = replace(street_batch.views[1], source_T_target=None, order=1)
+    target = replace(after, image=street_batch.image, input=street_batch.input, order=-1)
+    forwards = method.pose(street_batch, after)
+    backwards = method.pose(replace(street_batch, input=after.input), target)
     assert not torch.allclose(forwards, torch.eye(4).expand(4, 4, 4), atol=1e-6)
     assert torch.allclose(forwards @ backwards, torch.eye(4).expand(4, 4, 4), atol=1e-6)
 
 
 def test_the_photometric_loss_teaches_the_pose_net(build: Build, street_batch: Batch) -> None:
-    views = tuple(replace(v, source_T_target=None) for v in street_batch.views)
+    views = learned(street_batch)
     method = build("monodepth2", data=VIDEO, method={"auto_masking": False})
     method.losses(replace(street_batch, views=views, depth=None, valid=None))["photometric"].backward()
     last = [p.grad.abs().sum() for p in method.pose_net.decoder[-1].parameters()]
     assert min(last) > 0
 
 
+def test_two_frames_after_the_target_are_both_after_it(build: Build, street_batch: Batch) -> None:
+    """Neighbours need not lie around the target: each pose says for itself which of the frames came first."""
+    method = build("monodepth2", data=VIDEO).eval()
+    views = tuple(replace(v, order=1) for v in learned(street_batch))
+    for view in views:
+        assert torch.equal(method.pose(street_batch, view), method.pose_net(street_batch.input, view.input))
+
+
+def test_the_other_camera_of_a_pair_stays_where_it_is_known_to_be(build: Build, street_batch: Batch) -> None:
+    """Stereo and video: the photometric loss teaches the video's pose; the baseline is taken as given and gives the metres."""
+    method = build("monodepth2", data={**VIDEO, "stereo": True})
+    aside = torch.eye(4).repeat(4, 1, 1)
+    aside[:, 0, 3] = -0.54
+    other = replace(street_batch.views[0], source_T_target=aside, order=0)
+    batch = replace(street_batch, views=(*learned(street_batch), other))
+    assert method.pose(batch, other) is aside
+    method.losses(batch)["photometric"].backward()
+    assert method.pose_net.decoder[-1].weight.grad.abs().sum() > 0
+    assert method.metric
+
+
 def test_velocity_is_the_distance_that_is_missing(build: Build, street_batch: Batch) -> None:
-    method = build("monodepth2", method={"velocity": 0.5})
-    assert method.losses(street_batch)["velocity"].item() == pytest.approx(0.0, abs=1e-5)
-    speeds = torch.stack([v.speed for v in street_batch.views])
-    views = tuple(replace(v, speed=3 * v.speed) for v in street_batch.views)
+    method = build("monodepth2", data=VIDEO, method={"velocity": 0.5}).eval()
+    views = learned(street_batch)
+    lengths = [method.pose(street_batch, v)[:, :3, 3].norm(dim=1) for v in views]
+    errors = [(length - view.speed).abs().mean().item() for length, view in zip(lengths, views, strict=True)]
     term = method.losses(replace(street_batch, views=views))["velocity"]
-    assert term.item() == pytest.approx(0.5 * 2 * speeds.mean().item(), rel=1e-4)
+    assert term.item() == pytest.approx(0.5 * sum(errors) / 2, rel=1e-4)
+    exact = tuple(replace(v, speed=length.detach()) for v, length in zip(views, lengths, strict=True))
+    assert method.losses(replace(street_batch, views=exact))["velocity"].item() == pytest.approx(0.0, abs=1e-5)
+    assert method.losses(street_batch)["velocity"].item() == 0.0  # known poses have their length
     assert "velocity" not in method.losses(replace(street_batch, views=()))  # streets with depth alone, among video
 
 
 def test_settings_that_contradict_the_data_are_named(build: Build, street_batch: Batch) -> None:
-    bare = tuple(replace(v, source_T_target=None, speed=None) for v in street_batch.views)
+    bare = tuple(replace(v, speed=None) for v in learned(street_batch))
     batch = replace(street_batch, views=bare)
-    with pytest.raises(ConfigError, match=r"no pose and the method learns none; set data.known_poses or give data.poses"):
+    with pytest.raises(ConfigError, match=r"no pose and the method learns none; give data.poses, or set data.known_poses: false"):
         build("monodepth2").losses(batch)
     with pytest.raises(ConfigError, match=r"method.velocity needs the distance between frames; give data.poses"):
         build("monodepth2", data=VIDEO, method={"velocity": 0.1}).losses(batch)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_the_height_of_the_camera_brings_depth_to_metres(build: Build, street_batch: Batch, factor: float) -> None:
+    """Depth that is wrong by a factor, and a loss that cannot see it: with poses unknown, only the ground tells."""
+    method = build("monodepth2", data=VIDEO, method={"camera_height": CAMERA_HEIGHT, "ground": 1.0, "scales": 1})
+    truth = torch.where(street_batch.valid, street_batch.depth, 99.0)
+    batch = replace(street_batch, views=(), depth=None, valid=None)
+    log_scale = torch.zeros(4, 1, 1, 1, requires_grad=True)
+    optimizer = torch.optim.SGD([log_scale], lr=0.08)
+    for _ in range(40):
+        method.depth_net = Forced(factor * truth * log_scale.detach().exp())
+        method.losses(batch)["camera_height"].backward()
+        logits = method.depth_net.logits
+        relative = logits.grad / torch.autograd.grad(torch.log(method.to_depth(logits)).sum(), logits)[0]
+        log_scale.grad = relative.sum(dim=(1, 2, 3), keepdim=True)
+        optimizer.step()
+    assert method.metric
+    assert (factor * log_scale.exp()).flatten().tolist() == pytest.approx([1.0] * 4, abs=0.03)
 
 
 def test_normalised_disparity_has_mean_one(build: Build) -> None:
@@ -119,9 +168,23 @@ def test_normalised_disparity_has_mean_one(build: Build) -> None:
         ({}, {}, True),
         (VIDEO, {}, False),
         (VIDEO, {"velocity": 0.05}, True),
+        ({**VIDEO, "stereo": True}, {}, True),
+        ({**VIDEO, "stereo": True}, {"normalise_disparity": True}, False),
+        (VIDEO, {"camera_height": 1.65}, True),
+        (VIDEO, {"camera_height": 1.65, "normalise_disparity": True}, True),
         ({}, {"normalise_disparity": True}, False),
     ],
-    ids=["streets", "known poses", "learned poses", "velocity", "normalised"],
+    ids=[
+        "streets",
+        "known poses",
+        "learned poses",
+        "velocity",
+        "stereo and video",
+        "stereo normalised",
+        "camera height",
+        "camera height normalised",
+        "normalised",
+    ],
 )
 def test_depth_is_metric_where_something_gives_it_a_scale(build: Build, data: dict, method: dict, metric: bool) -> None:  # type: ignore[type-arg]
     assert build("monodepth2", data=data, method=method).metric is metric

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from training.config import ConfigError, NetworkConfig
 from training.networks import ENCODERS, DepthNet, build_encoder, build_pose_net
+from training.networks.depth_decoder import PASSES, ChannelDropout
 from training.networks.efficientnet_lite import STAGES
 
 PLAIN = NetworkConfig(pretrained="none")
@@ -131,3 +132,35 @@ def test_a_shifted_picture_gives_a_shifted_answer() -> None:
         whole, moved = net(scene[..., :384])[0], net(scene[..., 32:])[0]
     here, there = whole[..., 192:256], moved[..., 160:224]
     assert torch.allclose(here, there, atol=0.05 * float(here.std()))
+
+
+@pytest.mark.parametrize("light", [True, False])
+def test_passes_drop_other_channels_but_the_same_each_time(light: bool) -> None:
+    net = DepthNet(NetworkConfig(pretrained="none", light_decoder=light), outputs=1, dropout=True).eval()
+    images = torch.rand(2, 3, 32, 64)
+    with torch.no_grad():
+        passes = net.passes(images)
+        assert passes.shape == (2, PASSES, 1, 32, 64)
+        assert torch.equal(net.passes(images), passes)
+        assert torch.allclose(net.passes(images[1:]), passes[1:], atol=1e-4)
+    assert all(not torch.allclose(passes[:, i], passes[:, j]) for i in range(PASSES) for j in range(i))
+
+
+def test_dropped_channels_are_made_up_for() -> None:
+    """In training and in prediction alike: a fifth is missing, and the mean stays."""
+    drop, ones = ChannelDropout(400, site=0), torch.ones(PASSES, 400, 2, 2)
+    for values in (drop.train()(ones, False), drop.eval()(ones, True)):
+        assert set(values[:, :, 0, 0].unique().tolist()) == {0.0, 1.25}
+        assert (values == values[..., :1, :1]).all()
+        assert (values[:, :, 0, 0] == 0).float().mean().item() == pytest.approx(0.2, abs=0.03)
+    assert torch.equal(drop.eval()(ones, False), ones)
+
+
+def test_a_pass_without_dropped_channels_is_the_plain_network() -> None:
+    net = DepthNet(NetworkConfig(pretrained="none"), outputs=2, dropout=True).eval()
+    for drop in net.decoder.drops.values():
+        drop.masks.fill_(1.0)
+    image = torch.rand(2, 3, 32, 64)
+    with torch.no_grad():
+        passes, plain = net.passes(image), net(image)[0]
+    assert torch.allclose(passes, plain[:, None].expand_as(passes), atol=1e-5)

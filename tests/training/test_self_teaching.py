@@ -12,16 +12,16 @@ from torch import Tensor
 
 from training.batch import Batch
 from training.config import ConfigError, TrainConfig
-from training.methods import Method, SelfTeaching
+from training.methods import Method, Predictor, SelfTeaching
 
 Build = Callable[..., Method]
 
 
-class Certain(Method):
+class Certain(Predictor):
     """A teacher that says the same whatever it sees: one depth left of the middle, another right of it [m]."""
 
     def __init__(self, config: TrainConfig, left: float, right: float) -> None:
-        super().__init__(config, outputs=1)
+        super().__init__(config)
         self.left, self.right = left, right
 
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,9 +104,22 @@ def test_true_depth_comes_before_the_teachers(build: Build, street_batch: Batch)
         assert torch.equal(student.losses(with_truth)["likelihood"], other.losses(with_truth)["likelihood"])
 
 
-def test_a_student_needs_teachers_that_know_metres(build: Build) -> None:
+def test_a_student_needs_teachers(build: Build) -> None:
     with pytest.raises(ConfigError, match=r"method.teachers is empty; expected the checkpoints of trained teachers"):
         build("self_teaching", method={"teachers": []})
-    unscaled = build("monodepth2", data={"known_poses": False})
-    with pytest.raises(ConfigError, match=r"a teacher's depth is not metric"):
-        build("self_teaching").set_teachers([unscaled])
+
+
+def test_a_student_knows_metres_if_its_teacher_does(build: Build, street_batch: Batch) -> None:
+    unscaled, metric = build("monodepth2", data={"known_poses": False}), build("monodepth2")
+    student = build("self_teaching")
+    assert student.metric
+    with pytest.raises(ConfigError, match=r"of several teachers one is not metric"):
+        student.set_teachers([metric, unscaled])
+    student.set_teachers([unscaled])
+    assert not student.metric
+    reloaded = build("self_teaching")
+    reloaded.load_state_dict(student.state_dict())
+    assert not reloaded.metric
+    assert torch.isfinite(student.losses(without_truth(street_batch))["likelihood"])
+    with pytest.raises(ConfigError, match=r"the teacher is not metric but a batch has true depth"):
+        student.losses(street_batch)

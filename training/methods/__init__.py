@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from training.config import ConfigError, TrainConfig
-from training.methods.method import Method
+from training.methods.ensemble import Ensemble
+from training.methods.method import Method, Predictor
 from training.methods.monodepth2 import Monodepth2
 from training.methods.self_teaching import SelfTeaching
 from training.methods.supervised import Supervised
+
+__all__ = ["METHODS", "Ensemble", "Method", "Monodepth2", "Predictor", "SelfTeaching", "Supervised", "build_method"]
 
 METHODS: dict[str, type[Method]] = {
     "monodepth2": Monodepth2,

@@ -11,27 +11,49 @@ from training.batch import Batch
 from training.config import TrainConfig
 from training.geometry import disparity_to_depth
 from training.networks import DepthNet
+from training.uncertainty import build_uncertainty
+
+LEAST_SIGMA = 1e-3  # of the depth: passes that happen to agree do not make a pixel certain
 
 
-class Method(nn.Module):
-    """A depth network with its losses.
-
-    The network predicts depth as seen through the training camera's focal length (`focal`, set from the data); through
-    another camera the same picture is focal / `focal` times as far away. Losses use that, so that zoomed crops train too.
-    """
+class Predictor(nn.Module):
+    """What can be judged and exported: depth and sigma of an image, in the geometry of the training camera."""
 
     focal: Tensor  # (2,) fx, fy [px] of the training camera at the network's input size
     sigma_calibration: Tensor  # () factor on sigma, fitted at export
     metric: bool = True  # false: depth is true up to one factor
 
-    def __init__(self, config: TrainConfig, outputs: int) -> None:
+    def __init__(self, config: TrainConfig) -> None:
         super().__init__()
         self.config = config
-        self.depth_net = DepthNet(config.network, outputs)
         self.register_buffer("focal", torch.ones(2))
         self.register_buffer("sigma_calibration", torch.ones(()))
 
-    def prepare(self, load: Callable[[str], Method]) -> None:
+    def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB in [0, 1] (B, 3, H, W) -> depth [m] and sigma [m], each (B, 1, H, W), for a camera with `focal`."""
+        depth, relative = self.predict_relative(image)
+        return depth, self.sigma_calibration * relative.clamp(min=LEAST_SIGMA) * depth
+
+    def predict_relative(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As predict(), with sigma / depth, neither calibrated nor bounded, in place of sigma."""
+        raise NotImplementedError
+
+
+class Method(Predictor):
+    """A depth network with its losses, and the part that gives it a sigma (training/uncertainty.py).
+
+    The network predicts depth as seen through the training camera's focal length (`focal`, set from the data); through
+    another camera the same picture is focal / `focal` times as far away. Losses use that, so that zoomed crops train too.
+    """
+
+    default_sigma = "flip"  # where the configuration names none
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self.uncertainty = build_uncertainty(config.method.sigma or self.default_sigma)
+        self.depth_net = DepthNet(config.network, 1 + self.uncertainty.outputs, self.uncertainty.dropout)
+
+    def prepare(self, load: Callable[[str], Predictor]) -> None:
         """Get what the losses need besides batches, before training starts; `load` opens a checkpoint. Nothing by default."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -47,9 +69,9 @@ class Method(nn.Module):
         near, far = (depth < 1.01 * network.min_depth), (depth > 0.99 * network.max_depth)
         return {"near": near.float().mean(), "far": far.float().mean(), "contrast": depth.log().std(dim=(1, 2, 3)).mean()}
 
-    def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """RGB in [0, 1] (B, 3, H, W) -> depth [m] and sigma [m], each (B, 1, H, W), for a camera with `focal`."""
-        raise NotImplementedError
+    def predict_relative(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """See Predictor."""
+        return self.uncertainty.predict(self.depth_net, self.to_depth, image)
 
     def to_depth(self, logits: Tensor) -> Tensor:
         """Depth [m] of disparity logits, for a camera with `focal`."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from training.config import ConfigError, NetworkConfig
 from training.networks.batchnorm import freeze_statistics
-from training.networks.depth_decoder import DepthDecoder
+from training.networks.depth_decoder import PASSES, DepthDecoder
 from training.networks.efficientnet_lite import EfficientNetLite0, load_imagenet
 from training.networks.pose_net import PoseNet
 from training.networks.resnet import resnet18, resnet50
@@ -26,21 +26,32 @@ DISPARITY_BIAS = -2.5  # starts at far, plausible depths; 0 starts at 2 * min_de
 
 
 class DepthNet(nn.Module):
-    """Encoder and decoder: an image to disparity (and log sigma) maps."""
+    """Encoder and decoder: an image to disparity maps, and what else a part of training/uncertainty.py asks for."""
 
-    def __init__(self, config: NetworkConfig, outputs: int) -> None:
+    def __init__(self, config: NetworkConfig, outputs: int, dropout: bool = False) -> None:
         super().__init__()
         self.frozen_batchnorm = config.frozen_batchnorm
         self.encoder = build_encoder(config, images=1)
-        self.decoder = DepthDecoder(self.encoder.channels, outputs, config.light_decoder)
+        self.decoder = DepthDecoder(self.encoder.channels, outputs, config.light_decoder, dropout)
         for head in self.decoder.heads.values():
             nn.init.constant_(head.bias[:1], DISPARITY_BIAS)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """RGB in [0, 1] (B, 3, H, W) -> maps (B, outputs, H, W), finest first, all upsampled bilinearly to the input's size."""
-        image = image.contiguous(memory_format=torch.channels_last)  # faster convolutions, on CPUs and GPUs
-        maps = self.decoder(self.encoder(image)).values()
-        return [F.interpolate(m.contiguous(), size=image.shape[-2:], mode="bilinear", align_corners=False) for m in maps]
+        maps = self.decoder(self._features(image)).values()
+        return [_upsample(m, image) for m in maps]
+
+    def passes(self, image: Tensor) -> Tensor:
+        """Finest map (B, PASSES, outputs, H, W) of passes through the decoder that drop different, but always the same, channels.
+
+        The encoder drops none and runs once.
+        """
+        features = [f[:, None].expand(-1, PASSES, -1, -1, -1).flatten(0, 1) for f in self._features(image)]
+        finest = next(iter(self.decoder(features, passes=True).values()))
+        return _upsample(finest, image).unflatten(0, (-1, PASSES))
+
+    def _features(self, image: Tensor) -> list[Tensor]:
+        return self.encoder(image.contiguous(memory_format=torch.channels_last))  # faster convolutions, on CPUs and GPUs
 
     def train(self, mode: bool = True) -> DepthNet:
         """Switch to training, with BatchNorm's statistics kept where the configuration says so."""
@@ -48,6 +59,10 @@ class DepthNet(nn.Module):
         if self.frozen_batchnorm:
             freeze_statistics(self)
         return self
+
+
+def _upsample(values: Tensor, image: Tensor) -> Tensor:
+    return F.interpolate(values.contiguous(), size=image.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def build_encoder(config: NetworkConfig, images: int) -> nn.Module:

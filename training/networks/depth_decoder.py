@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+DROPPED = 0.2  # share of a convolution's channels (Poggi et al., CVPR 2020)
+PASSES = 8  # with dropped channels, for one prediction
+MASK_SEED = 0
+
 
 def _conv_elu(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect"), nn.ELU(inplace=True))
@@ -22,38 +26,68 @@ def _separable(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
+class ChannelDropout(nn.Module):
+    """Dropout of whole channels: random ones in training, PASSES fixed choices in prediction: a graph is deterministic."""
+
+    masks: Tensor  # (PASSES, C) factors: 0, or what makes up for the dropped channels
+
+    def __init__(self, channels: int, site: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(MASK_SEED + site)
+        kept = torch.rand(PASSES, channels, generator=generator) >= DROPPED
+        self.register_buffer("masks", kept / (1 - DROPPED))
+
+    def forward(self, x: Tensor, passes: bool) -> Tensor:
+        """(B, C, H, W) with some channels dropped; with `passes`, (B * PASSES, C, H, W) whose passes get a mask each."""
+        if passes:
+            return (x.unflatten(0, (-1, PASSES)) * self.masks[:, :, None, None]).flatten(0, 1)
+        return F.dropout2d(x, DROPPED, self.training)
+
+
 class DepthDecoder(nn.Module):
     """Upsample x2, concatenate the skip, convolve; a head per scale. Scale i has 1 / 2^i of the input's size.
 
     `light` uses depthwise-separable convolutions and ends at half resolution (scales 1 to 3), for CPUs;
-    otherwise it is Monodepth2's decoder (ELU, reflection padding, full resolution, scales 0 to 3).
+    otherwise it is Monodepth2's decoder (ELU, reflection padding, full resolution, scales 0 to 3). With `dropout`, channels are
+    dropped after every convolution but the heads.
     """
 
-    def __init__(self, channels: Sequence[int], outputs: int, light: bool) -> None:
+    def __init__(self, channels: Sequence[int], outputs: int, light: bool, dropout: bool = False) -> None:
         super().__init__()
         self.first_scale = 1 if light else 0
         self.scales = tuple(range(self.first_scale, 4))
         convolve = _separable if light else _conv_elu
         widths = (24, 32, 48, 64, 96) if light else (16, 32, 64, 128, 256)
         self.before, self.after, self.heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.drops = nn.ModuleDict()
         inputs = channels[-1]
         for scale in range(4, self.first_scale - 1, -1):
             skip = channels[scale - 1] if scale > 0 else 0
             self.before[str(scale)] = convolve(inputs, widths[scale])
             self.after[str(scale)] = convolve(widths[scale] + skip, widths[scale])
             inputs = widths[scale]
+            if dropout:
+                self.drops[f"before{scale}"] = ChannelDropout(inputs, 2 * scale)
+                self.drops[f"after{scale}"] = ChannelDropout(inputs, 2 * scale + 1)
             if scale in self.scales:
                 self.heads[str(scale)] = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect")
 
-    def forward(self, features: Sequence[Tensor]) -> dict[int, Tensor]:
-        """Features at strides 2 .. 32 -> {scale: (B, outputs, H / 2^scale, W / 2^scale)}, finest scale first."""
+    def forward(self, features: Sequence[Tensor], passes: bool = False) -> dict[int, Tensor]:
+        """Features at strides 2 .. 32 -> {scale: (B, outputs, H / 2^scale, W / 2^scale)}, finest scale first.
+
+        With `passes`, the features hold PASSES copies of each image, one after the other, and each copy drops other channels.
+        """
         x = features[-1]
         maps = {}
         for scale in range(4, self.first_scale - 1, -1):
-            x = F.interpolate(self.before[str(scale)](x), scale_factor=2, mode="nearest")
+            x = self._drop(f"before{scale}", self.before[str(scale)](x), passes)
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
             if scale > 0:
                 x = torch.cat([x, features[scale - 1]], dim=1)
-            x = self.after[str(scale)](x)
+            x = self._drop(f"after{scale}", self.after[str(scale)](x), passes)
             if scale in self.scales:
                 maps[scale] = self.heads[str(scale)](x)
         return dict(sorted(maps.items()))
+
+    def _drop(self, site: str, x: Tensor, passes: bool) -> Tensor:
+        return self.drops[site](x, passes) if self.drops else x
