@@ -14,7 +14,7 @@ PATIENCE = 3  # validations in a row that a collapse has to last
 HEALTHY: dict[str, tuple[float, float, str]] = {
     "near": (0.0, 0.98, "almost the whole depth map is at network.min_depth"),
     "far": (0.0, 0.98, "almost the whole depth map is at network.max_depth"),
-    "contrast": (1e-4, math.inf, "the depth map is flat"),
+    "contrast": (5e-4, math.inf, "the depth map is flat"),
     "parallax": (1e-3, math.inf, "the learned camera does not move"),
 }
 
