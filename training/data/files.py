@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 from depth_ros.types import CameraModel, Float32Array, Float64Array, InputError, UInt8Array
 from training.config import DataConfig
@@ -106,6 +110,15 @@ def read_numbers(file: Path, columns: int, expected: str) -> Float64Array:
             raise InputError(f"{file}: found '{line}'; expected {expected}: {columns} finite numbers a line")
         rows.append(row)
     return np.array(rows, dtype=np.float64).reshape(-1, columns)
+
+
+def read_matlab(file: Path, name: str, expected: str) -> NDArray[np.generic]:
+    """The array `name` of a MATLAB file before version 7.3. Raises InputError, which says what was expected."""
+    try:
+        array: NDArray[np.generic] = loadmat(file, variable_names=[name])[name]
+    except (OSError, KeyError, ValueError, TypeError, NotImplementedError, MatReadError, zlib.error) as error:
+        raise InputError(f"{file}: {error}; expected {expected}") from error
+    return array
 
 
 def named(items: Mapping[str, T], config: DataConfig, part: str) -> list[T]:

@@ -6,18 +6,29 @@ from collections.abc import Callable
 
 from training.config import ConfigError, DataConfig
 from training.data.bags import open_bag
+from training.data.diml import open_diml
 from training.data.kitti import open_kitti_raw
 from training.data.kitti_odometry import open_kitti_odometry
 from training.data.kitti_stereo2015 import open_kitti_stereo2015
+from training.data.make3d import open_make3d
+from training.data.nyu import open_nyu
 from training.data.recording import Target
+from training.data.rgbd import open_sevenscenes, open_tum
 from training.data.stereo import open_stereo
 from training.data.video import open_folder, open_video
+from training.data.vkitti2 import open_vkitti2
 
 # (data config, part) -> the images of that part: "train", "val", or "test" for judging.
 SOURCES: dict[str, Callable[[DataConfig, str], list[Target]]] = {
     "video": open_video,
     "folder": open_folder,
     "stereo": open_stereo,
+    "tum": open_tum,
+    "7scenes": open_sevenscenes,
+    "nyu": open_nyu,
+    "make3d": open_make3d,
+    "diml": open_diml,
+    "vkitti2": open_vkitti2,
     "bag": open_bag,
     "kitti_raw": open_kitti_raw,
     "kitti_odometry": open_kitti_odometry,
