@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from training.checkpoint import load_checkpoint, load_method, save_checkpoint
+from training.checkpoint import Progress, load_checkpoint, load_method, save_checkpoint
 from training.config import ConfigError, TrainConfig
 from training.methods import Method
 
@@ -36,12 +36,10 @@ def test_a_run_goes_on_where_it_was(tmp_path: Path, build: Build) -> None:
     sum(p.sum() for p in state["method"].parameters()).backward()
     state["optimizer"].step()
     config = state["method"].config
-    save_checkpoint(tmp_path / "last.ckpt", state, config, step=7, best=0.5)
-    upcoming = torch.rand(3)
+    save_checkpoint(tmp_path / "last.ckpt", state, config, step=7, best=0.5, collapsed=2)
 
     fresh = parts(build("supervised"))
-    assert load_checkpoint(tmp_path / "last.ckpt", fresh, config) == (7, 0.5)
-    assert torch.equal(torch.rand(3), upcoming)
+    assert load_checkpoint(tmp_path / "last.ckpt", fresh, config) == Progress(step=7, best=0.5, collapsed=2)
     for name in ("method", "average"):
         pairs = zip(state[name].state_dict().values(), fresh[name].state_dict().values(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
@@ -51,7 +49,7 @@ def test_a_run_goes_on_where_it_was(tmp_path: Path, build: Build) -> None:
 
 def test_the_first_run_starts_at_nothing(tmp_path: Path, build: Build) -> None:
     method = build("supervised")
-    assert load_checkpoint(tmp_path / "last.ckpt", parts(method), method.config) == (0, float("inf"))
+    assert load_checkpoint(tmp_path / "last.ckpt", parts(method), method.config) == Progress(0, float("inf"), 0)
 
 
 def test_writing_that_fails_leaves_the_last_checkpoint_whole(tmp_path: Path, build: Build) -> None:
@@ -60,20 +58,46 @@ def test_writing_that_fails_leaves_the_last_checkpoint_whole(tmp_path: Path, bui
     save_checkpoint(path, state, config, step=3, best=1.0)
     with pytest.raises(AttributeError):
         save_checkpoint(path, {**state, "extra": Unwritable()}, config, step=6, best=0.9)
-    assert load_checkpoint(path, state, config) == (3, 1.0)
+    assert load_checkpoint(path, state, config) == Progress(3, 1.0)
 
 
-@pytest.mark.parametrize("section", ["data", "method", "network", "optim"])
-def test_another_configuration_does_not_go_on_from_this_run(tmp_path: Path, build: Build, section: str) -> None:
+@pytest.mark.parametrize(
+    ("section", "changes", "text"),
+    [
+        ("data", {"width": 96}, "data.width 192, not 96"),
+        ("method", {"scales": 1}, "method.scales 3, not 1"),
+        ("network", {"min_depth": 0.5}, "network.min_depth 1.0, not 0.5"),
+        ("optim", {"batch_size": 3}, "optim.batch_size 2, not 3"),
+        ("run", {"seed": 1}, "run.seed 0, not 1"),
+        ("run", {"precision": "bf16-mixed"}, "run.precision 32-true, not bf16-mixed"),
+    ],
+)
+def test_another_configuration_does_not_go_on_from_this_run(
+    tmp_path: Path, build: Build, section: str, changes: dict[str, Any], text: str
+) -> None:
     state = parts(build("supervised"))
     config, path = state["method"].config, tmp_path / "last.ckpt"
     save_checkpoint(path, state, config, step=3, best=1.0)
-    changes = {"data": {"width": 96}, "method": {"scales": 1}, "network": {"min_depth": 0.5}, "optim": {"batch_size": 3}}
-    other: TrainConfig = replace(config, **{section: replace(getattr(config, section), **changes[section])})
-    with pytest.raises(ConfigError, match=rf"last.ckpt: was made with another '{section}' section; choose another run.dir"):
+    other: TrainConfig = replace(config, **{section: replace(getattr(config, section), **changes)})
+    with pytest.raises(ConfigError, match=rf"last.ckpt: was made with {text}; choose another run.dir"):
         load_checkpoint(path, state, other)
-    longer = replace(config, run=replace(config.run, max_steps=99_999))
-    assert load_checkpoint(path, state, longer) == (3, 1.0)
+
+
+def test_what_decides_no_step_that_is_done_may_change(tmp_path: Path, build: Build) -> None:
+    """A longer run, on another machine."""
+    state = parts(build("supervised"))
+    config, path = state["method"].config, tmp_path / "last.ckpt"
+    save_checkpoint(path, state, config, step=3, best=1.0)
+    run = replace(config.run, max_steps=99_999, dir="elsewhere", devices=2, validate_every=7)
+    moved = replace(config, run=run, data=replace(config.data, root="/mnt", workers=5))
+    assert load_checkpoint(path, state, moved) == Progress(3, 1.0)
+
+
+def test_a_checkpoint_of_weights_alone_is_no_run_to_go_on_with(tmp_path: Path, build: Build) -> None:
+    state = parts(build("supervised"))
+    save_checkpoint(tmp_path / "last.ckpt", {"average": state["average"]}, state["method"].config, 3, 1.0)
+    with pytest.raises(ConfigError, match=r"last.ckpt: holds no method, optimizer; expected a last.ckpt of this version"):
+        load_checkpoint(tmp_path / "last.ckpt", state, state["method"].config)
 
 
 @pytest.mark.parametrize("name", ["monodepth2", "supervised", "self_teaching"])

@@ -87,7 +87,18 @@ def test_yaml_errors_are_one_line_that_names_the_key(tmp_path: Path, text: str, 
         ("run.max_steps", [1], [0, -5], "1 or more"),
         ("run.log_every", [1], [0], "1 or more"),
         ("run.validate_every", [1], [0], "1 or more"),
-        ("run.devices", [1], [0, 2], "1: several devices are not supported yet"),
+        ("optim.learning_rate", [1e-3], [0, -1, ".nan"], "above 0"),
+        ("optim.clip_norm", [0.5], [0, -1, ".nan"], "above 0"),
+        ("optim.pose_learning_rate", [0, 1e-3], [-1, ".inf", ".nan"], "0 or more"),
+        ("optim.weight_decay", [0, 0.1], [-1, ".nan"], "0 or more"),
+        ("optim.warmup_steps", [0], [-1], "0 or more"),
+        ("optim.schedule", ["cosine", "step", "cyclic"], ["linear"], "cosine, step or cyclic"),
+        ("optim.drop_factor", [0.5, 1], [0, 1.5, ".nan"], "above 0, to 1"),
+        ("run.seed", [0, 7], [-1], "0 or more"),
+        ("run.cycles", [1, 20], [0], "1 or more"),
+        ("run.keep", [1], [0], "1 or more"),
+        ("run.devices", [1, 8], [0, -1], "1 or more"),
+        ("run.precision", ["32-true", "bf16-mixed", "16-mixed"], ["64-true"], "32-true, bf16-mixed or 16-mixed"),
     ],
 )
 def test_values_out_of_range_name_their_key(tmp_path: Path, key: str, good: list, bad: list, expected: str) -> None:  # type: ignore[type-arg]
@@ -104,6 +115,17 @@ def test_values_out_of_range_name_their_key(tmp_path: Path, key: str, good: list
                 load_config(write(tmp_path, text), overrides)
             assert str(error.value).startswith(f"{where}: {key} is ")
             assert str(error.value).endswith(f"; expected {expected}")
+
+
+def test_lists_are_given_on_the_command_line_and_checked(tmp_path: Path) -> None:
+    file = write(tmp_path, "")
+    config = load_config(file, ["optim.drop_steps=[100, 200]", "method.teachers=[a.ckpt, b.ckpt]", "optim.clip_norm=.inf"])
+    assert config.optim.drop_steps == (100, 200)
+    assert config.method.teachers == ("a.ckpt", "b.ckpt")
+    assert config.optim.clip_norm == float("inf")
+    for steps in ("[200, 100]", "[0, 5]", "[5, 5]"):
+        with pytest.raises(ConfigError, match=r"optim.drop_steps is \(\d+, \d+\); expected growing steps above 0"):
+            load_config(file, [f"optim.drop_steps={steps}"])
 
 
 @pytest.mark.parametrize(
