@@ -251,25 +251,17 @@ def test_glass_keeps_the_light(street: np.ndarray) -> None:
 
 def test_elastic_without_strength_is_the_image(street: np.ndarray) -> None:
     image = street.astype(np.float32) / 255
-    assert np.abs(blur.elastic_transform(image, 0.0, 2.0, 0.0, rng()) - image).max() < 1e-4
+    assert np.abs(blur.elastic_transform(image, 0.0, rng()) - image).max() < 1e-4
 
 
 def test_elastic_moves_pixels_by_smoothed_noise() -> None:
-    """Uniform noise of deviation 1/sqrt(3), smoothed by a Gaussian of s pixels, keeps 1 / (2 sqrt(pi) s) of it."""
-    strength, smoothness, image = 24.4, 2.44, ramps(160, 200)
-    moved = (blur.elastic_transform(image, strength, smoothness, 0.0, rng()) - image)[10:-10, 10:-10, :2]
-    expected = strength / math.sqrt(3) / (2 * math.sqrt(math.pi) * smoothness)
+    """Uniform noise of deviation 1/sqrt(3), smoothed by Gaussians of s and t pixels, keeps 1 / (2 sqrt(pi s t)) of it."""
+    height, width, strength = 200, 300, 12.5
+    image = ramps(height, width)
+    moved = (blur.elastic_transform(image, strength, rng()) - image)[10:-10, 10:-10, :2]
+    expected = strength * 0.005 * height / math.sqrt(3) / (2 * math.sqrt(math.pi * 0.01 * height * 0.01 * width))
     assert moved.std(axis=(0, 1)) == pytest.approx([expected, expected], rel=0.1)
-    assert np.abs(moved.mean(axis=(0, 1))).max() < 0.2
-
-
-def test_elastic_shears_by_a_few_pixels() -> None:
-    """Affine: no second differences; and the three corners of the middle square move by at most the shear (and its own map)."""
-    image = ramps(150, 210)
-    out = blur.elastic_transform(image, 0.0, 2.0, 4.0, rng(4))[30:-30, 30:-30, :2]
-    for axis in (0, 1):
-        assert np.abs(np.diff(out, 2, axis=axis)).max() < 0.1
-    assert 0.5 < np.abs(out - image[30:-30, 30:-30, :2]).max() < 16
+    assert np.abs(moved.mean(axis=(0, 1))).max() < 0.1
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)

@@ -24,7 +24,6 @@ from training.data import corruptions_weather as weather
 
 SEVERITIES = (1, 2, 3, 4, 5)
 MIN_SIDE = 32  # [px]
-ELASTIC_SIDE = 244  # [px] ImageNet-C states elastic distortions as shares of it, whatever the image's size
 LABEL_HEIGHT = 18  # [px] of the contact sheet's captions
 
 
@@ -75,10 +74,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "glass_blur": Corruption(blur.glass_blur, ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))),
     "motion_blur": Corruption(blur.motion_blur, ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))),
     "zoom_blur": Corruption(blur.zoom_blur, ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))),
-    "elastic_transform": Corruption(
-        blur.elastic_transform,
-        tuple((ELASTIC_SIDE * share, ELASTIC_SIDE * 0.01, ELASTIC_SIDE * 0.02) for share in (0.05, 0.065, 0.085, 0.1, 0.12)),
-    ),
+    "elastic_transform": Corruption(blur.elastic_transform, _levels(12.5, 16.25, 21.25, 25, 30)),  # 250 x .05 to .12
     "color_quant": Corruption(noise.color_quant, _levels(5, 4, 3, 2, 1)),
     # Data and processing
     "gaussian_noise": Corruption(noise.gaussian_noise, _levels(*NOISE)),

@@ -81,19 +81,17 @@ def shuffle_locally(height: int, width: int, reach: int, rounds: int, rng: Gener
     return order.reshape(height, width)
 
 
-def elastic_transform(image: Float32Array, strength: float, smoothness: float, shear: float, rng: Generator) -> Float32Array:
-    """Warp by a random affine map and a random smooth field (Simard et al., ICDAR 2003). All in pixels."""
+def elastic_transform(image: Float32Array, strength: float, rng: Generator) -> Float32Array:
+    """Warp by a random smooth field (Simard et al., ICDAR 2003): `strength` times noise of 0.5 % of the height.
+
+    The noise is smoothed over 1 % of width and height, as Michaelis et al. (2019) do for images of any size.
+    """
     height, width = image.shape[:2]
-    side = min(height, width) // 3
-    corners = np.array([width // 2, height // 2]) + side * np.array([[1, 1], [1, -1], [-1, -1]])
-    moved = corners + rng.uniform(-shear, shear, corners.shape)
-    back = cv2.getAffineTransform(moved.astype(np.float32), corners.astype(np.float32))
-    field = 2 * rng.random((height, width, 2), dtype=np.float32) - 1
-    field = np.float32(strength) * _gaussian(field, smoothness)
+    field = np.float32(0.005 * height * strength) * (2 * rng.random((height, width, 2), dtype=np.float32) - 1)
+    field = cv2.GaussianBlur(field, (0, 0), 0.01 * width, sigmaY=0.01 * height, borderType=cv2.BORDER_REFLECT)
     x = np.arange(width, dtype=np.float32) + field[..., 0]
     y = np.arange(height, dtype=np.float32)[:, None] + field[..., 1]
-    (a, b, c), (d, e, f) = back.astype(np.float32)
-    return cv2.remap(image, a * x + b * y + c, d * x + e * y + f, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
 def _gaussian(values: Float32Array, sigma: float) -> Float32Array:
