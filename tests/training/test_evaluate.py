@@ -12,12 +12,25 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from depth_ros.bundle import ModelBundle
+from depth_ros.bundle import BundleError, ModelBundle
+from depth_ros.estimator import upsample
+from depth_ros.truth import judge as judge_for_the_robot
 from depth_ros.types import CameraModel, InputError
 from training.checkpoint import save_checkpoint
 from training.data.truth import open_evaluation_set
-from training.evaluate import TorchEngine, describe_method, evaluate, evaluate_baselines, main, open_estimator
+from training.evaluate import (
+    TorchEngine,
+    describe_method,
+    evaluate,
+    evaluate_baselines,
+    main,
+    open_estimator,
+    open_model,
+    post_process,
+)
+from training.judging import judge_set
 from training.methods import Method
+from training.protocols import PROTOCOLS, Prediction
 
 CAMERA = CameraModel(64, 32, 50.0, 50.0, 31.5, 15.5)  # the probe bundle's, so that nothing is resized or scaled
 Build = Callable[..., Method]
@@ -94,11 +107,15 @@ def test_the_command_prints_a_table_and_writes_json(
     assert f"  {rows[str(bundle.path)]['abs_rel']:.3f}  " in lines[table + 4]
 
 
-def test_a_checkpoint_is_judged_by_the_robots_code(tmp_path: Path, build: Build, street_set: Path) -> None:
+def test_a_checkpoint_is_judged_by_the_robots_code(
+    tmp_path: Path, build: Build, camera: CameraModel, write_set: WriteSet
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 192, 3), dtype=np.uint8)
+    noise = write_set(tmp_path / "noise", camera, images, np.full((1, 64, 192), 5.0))
     method = build("supervised").eval()
     save_checkpoint(tmp_path / "best.ckpt", {"average": AveragedModel(method, use_buffers=True)}, method.config, 1, 1.0)
     estimator = open_estimator(tmp_path / "best.ckpt")
-    frame = next(iter(open_evaluation_set(street_set))).frame
+    frame = next(iter(open_evaluation_set(noise))).frame
     prediction = estimator.predict([frame])[0]
     with torch.no_grad():
         depth, sigma = method.predict(torch.from_numpy(frame.image.copy()).permute(2, 0, 1)[None].float() / 255)
@@ -140,11 +157,12 @@ def test_a_set_without_matching_truth(tmp_path: Path, make_bundle: MakeBundle, w
 
 @pytest.mark.parametrize("missing", ["model", "bundle", "set"])
 def test_what_cannot_be_judged_is_one_line(
-    tmp_path: Path, make_bundle: MakeBundle, street_set: Path, capsys: pytest.CaptureFixture[str], missing: str
+    tmp_path: Path, make_bundle: MakeBundle, write_set: WriteSet, capsys: pytest.CaptureFixture[str], missing: str
 ) -> None:
+    there = write_set(tmp_path / "set", CAMERA, pictures(flat(5.0), flat(1.0)), flat(5.0))
     model, data, expected = {
-        "model": (tmp_path / "nowhere.ckpt", street_set, "nowhere.ckpt: no such checkpoint"),
-        "bundle": (tmp_path, street_set, "bundle.yaml: missing"),
+        "model": (tmp_path / "nowhere.ckpt", there, "nowhere.ckpt: no such checkpoint"),
+        "bundle": (tmp_path, there, "bundle.yaml: missing"),
         "set": (make_bundle().path, tmp_path / "nowhere", "meta.json"),
     }[missing]
     assert main([str(model), str(data)]) == 1
@@ -152,3 +170,126 @@ def test_what_cannot_be_judged_is_one_line(
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert expected in lines[0]
+
+
+def test_the_robots_judge_agrees(tmp_path: Path, make_bundle: MakeBundle, write_set: WriteSet) -> None:
+    """The demo scores what was published by its own few lines (depth_ros.truth): the same figures, image by image."""
+    rng = np.random.default_rng(0)
+    truths = np.where(rng.random((3, 32, 64)) < 0.7, rng.uniform(2, 30, (3, 32, 64)), 0)
+    depths = np.clip(truths * rng.uniform(0.7, 1.4, truths.shape), 0, 25.5)  # 25 m and more is out of the bundle's range
+    dataset = open_evaluation_set(
+        write_set(tmp_path / "set", CAMERA, pictures(depths, rng.uniform(0.5, 2, truths.shape)), truths)
+    )
+    estimator = open_estimator(make_bundle().path)
+    scores = evaluate(estimator, dataset)
+    theirs = [judge_for_the_robot(upsample(estimator.predict([i.frame])[0], i.frame.camera), i.truth) for i in dataset]
+    for name in theirs[0]:
+        assert scores[name] == pytest.approx(np.mean([image[name] for image in theirs]), rel=1e-6), name
+
+
+@pytest.fixture
+def learned(tmp_path: Path, build: Build) -> Path:
+    """Checkpoint of a method that knows no metre."""
+    method = build("monodepth2", data={"known_poses": False})
+    save_checkpoint(tmp_path / "learned.ckpt", {"average": AveragedModel(method, use_buffers=True)}, method.config, 1, 1.0)
+    return tmp_path / "learned.ckpt"
+
+
+def test_depth_up_to_scale_is_judged_after_scaling_and_refused_by_the_robot(
+    tmp_path: Path, learned: Path, write_set: WriteSet, sloping: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BundleError, match="kind is 'scale_invariant'"):
+        open_estimator(learned)
+    data = str(write_set(tmp_path / "set", CAMERA, pictures(sloping, sloping), sloping))
+    assert main([str(learned), data, "--json", str(tmp_path / "scores.json")]) == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())["results"]["set"][str(learned)]
+    assert scores["abs_rel"] == pytest.approx(scores["abs_rel_median_scaled"], rel=1e-4)
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if line.startswith(f"{learned} "))
+    assert line.split()[1] == "median"
+    assert "scaling median: per image by median(truth) / median(depth)" in printed
+    assert "scaling none: raw metres" in printed  # the baselines
+    assert main([str(learned), data, "--scaling", "none"]) == 1
+    assert "learned.ckpt is scale_invariant; expected median or sequence or scale_shift" in capsys.readouterr().err
+
+
+def test_one_factor_for_a_whole_sequence(tmp_path: Path, make_bundle: MakeBundle, write_set: WriteSet) -> None:
+    """Truth is 2, 3 and 4 times the depth: one factor of 3 leaves errors of 1/2, 0 and 1/4."""
+    folder = write_set(tmp_path / "set", CAMERA, pictures(flat(4, 4, 4), flat(1, 1, 1)), flat(8, 12, 16))
+    dataset = open_evaluation_set(folder)
+    found = judge_set(open_model(make_bundle().path), dataset, replace(PROTOCOLS["eigen"], scaling="sequence"))
+    assert found.scores["abs_rel"] == pytest.approx((4 / 8 + 0 + 4 / 16) / 3, rel=1e-5)
+    assert found.scores["coverage_1sigma"] == pytest.approx(1 / 3)  # sigma is 3 m, too
+    assert found.scores["scale"] == pytest.approx(3)
+    assert found.scores["scale_spread"] == pytest.approx(np.std([2 / 3, 1, 4 / 3]), rel=1e-5)
+
+
+def test_several_models_and_predictions_in_one_table(
+    tmp_path: Path, make_bundle: MakeBundle, write_set: WriteSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truths = flat(4, 6, 8)
+    data = str(write_set(tmp_path / "set", CAMERA, pictures(1.5 * truths, flat(1, 1, 1)), truths))
+    one, two = str(make_bundle().path), str(make_bundle(32, 16, 25.0, 25.0).path)
+    for name, values in (("good", truths), ("bad", 2 * truths)):
+        (tmp_path / name).mkdir()
+        for index, value in enumerate(values):
+            np.save(tmp_path / name / f"{index:06d}.npy", value)
+    theirs = [f"--predictions={name}={tmp_path / name}" for name in ("good", "bad")]
+    file = tmp_path / "scores.json"
+    assert main([one, data, "--also", two, *theirs, "--json", str(file)]) == 0
+    rows = json.loads(file.read_text())["results"]["set"]
+    assert list(rows)[3:] == [one, two, "good", "bad"]
+    assert [rows[name]["abs_rel"] for name in (one, two, "good", "bad")] == pytest.approx([0.5, 0.5, 0, 1], abs=1e-5)
+    assert main(["-", data, theirs[1], "--scaling", "median", "--json", str(file)]) == 0
+    rows = json.loads(file.read_text())["results"]["set"]
+    assert list(rows) == ["constant", "mean map", "mean map, pooled", "bad"]
+    assert rows["bad"]["abs_rel"] == pytest.approx(0, abs=1e-6)
+    capsys.readouterr()
+    for wrong, message in (
+        (["--predictions", "bad"], "--predictions bad: expected NAME=FOLDER"),
+        ([*theirs, theirs[0]], "the name 'good' is taken"),
+        (["--predictions", f"far={tmp_path / 'nowhere'}"], "nowhere: holds no prediction"),
+        (["--cap", "0"], "--cap 0: expected metres"),
+        (["--source", "nothing"], "data.source is 'nothing'"),
+    ):
+        assert main(["-", data, *wrong]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_a_cap_is_part_of_the_protocols_name(
+    tmp_path: Path, make_bundle: MakeBundle, write_set: WriteSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truths = flat(4, 6)
+    truths[:, :, :32] = 20.0
+    data = str(write_set(tmp_path / "set", CAMERA, pictures(np.where(truths == 20, 5, truths), flat(1, 1)), truths))
+    assert main([str(make_bundle().path), data, "--cap", "10", "--json", str(tmp_path / "s.json")]) == 0
+    assert "protocol kitti2015 to 10 m: truth above 0.001 and below 10 m" in capsys.readouterr().out
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert found["results"]["set"][str(tmp_path / "bundle_64x32")]["abs_rel"] == pytest.approx(0, abs=1e-6)
+
+
+def test_post_processing_trusts_each_image_at_its_better_border() -> None:
+    """Disparities 1 and 3 of the two: the mirrored one's at the left 5 %, the plain one's at the right, their mean between."""
+    plain = Prediction(np.full((2, 101), 1.0, np.float32), np.full((2, 101), 0.1, np.float32))
+    mirrored = Prediction(np.full((2, 101), 1 / 3, np.float32), np.full((2, 101), 0.5, np.float32))
+    found = post_process(plain, mirrored)
+    disparity = 1 / found.depth[0]
+    np.testing.assert_allclose(disparity[:6], 3, rtol=1e-5)
+    np.testing.assert_allclose(disparity[10:91], 2, rtol=1e-5)
+    np.testing.assert_allclose(disparity[95:], 1, rtol=1e-5)
+    assert disparity[7] == pytest.approx(2 + 0.6, rel=1e-5)  # 0.07 of the width: 1 - 20 x 0.02 of the way to the mean
+    np.testing.assert_allclose(found.sigma[0, [0, 50, 100]], [0.5, 0.3, 0.1], rtol=1e-5)
+    hole = replace(plain, depth=np.where(np.arange(101) == 50, np.nan, plain.depth).astype(np.float32))
+    assert 1 / post_process(hole, mirrored).depth[0, 50] == pytest.approx(3, rel=1e-5)
+    sky = replace(plain, depth=np.full((2, 101), np.inf, np.float32))
+    assert np.isinf(post_process(sky, sky).depth).all()
+
+
+def test_mirroring_twice_leaves_a_pixelwise_model_as_it_is(
+    tmp_path: Path, make_bundle: MakeBundle, write_set: WriteSet, sloping: np.ndarray
+) -> None:
+    images = pictures(1.1 * sloping, flat(0.5, 0.5))
+    dataset = open_evaluation_set(write_set(tmp_path / "set", CAMERA, images, sloping))
+    model = open_model(make_bundle().path)
+    flipped = judge_set(model, dataset, replace(PROTOCOLS["kitti2015"], flip=True)).scores
+    assert flipped == pytest.approx(judge_set(model, dataset, PROTOCOLS["kitti2015"]).scores, rel=1e-3, abs=1e-5)
