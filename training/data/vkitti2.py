@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,20 @@ VALIDATION_SCENE = "Scene02"
 CAMERAS = ("Camera_0", "Camera_1")  # left, right
 
 
+@dataclass(frozen=True)
+class Table:
+    """The numbers of the left camera in each frame."""
+
+    file: Path
+    rows: Mapping[int, Float64Array]
+
+    def check(self, frames: Sequence[int]) -> None:
+        """Raise InputError if a frame is missing."""
+        lacking = [frame for frame in frames if frame not in self.rows]
+        if lacking:
+            raise InputError(f"{self.file}: lacks camera 0 in frame {lacking[0]}; expected every frame of {len(frames)} images")
+
+
 class VirtualKITTI(FileRecording):
     """One drive in one variation. Raises InputError."""
 
@@ -28,17 +44,13 @@ class VirtualKITTI(FileRecording):
         intrinsics = _read_table(folder / "intrinsic.txt", 4, "frame cameraID fx fy cx cy")
         extrinsics = _read_table(folder / "extrinsic.txt", 16, "frame cameraID and a world-to-camera matrix (4, 4)")
         frames = [_frame(image) for image in images]
-        for name, table in (("intrinsic.txt", intrinsics), ("extrinsic.txt", extrinsics)):
-            lacking = [frame for frame in frames if frame not in table]
-            if lacking:
-                raise InputError(
-                    f"{folder / name}: lacks camera 0 in frame {lacking[0]}; expected all frames of {images[0].parent}"
-                )
-        cameras = {tuple(intrinsics[frame]) for frame in frames}
+        for table in (intrinsics, extrinsics):
+            table.check(frames)
+        cameras = {tuple(intrinsics.rows[frame]) for frame in frames}
         if len(cameras) > 1:
-            raise InputError(f"{folder / 'intrinsic.txt'}: holds {len(cameras)} different cameras; expected one per drive")
+            raise InputError(f"{intrinsics.file}: holds {len(cameras)} different cameras; expected one per drive")
         camera = CameraModel(*image_size(images[0]), *cameras.pop())
-        poses = np.linalg.inv(np.stack([extrinsics[frame].reshape(4, 4) for frame in frames]))
+        poses = np.linalg.inv(np.stack([extrinsics.rows[frame].reshape(4, 4) for frame in frames]))
         truths = [_beside(image, "depth", "depth") for image in images]
         known = [truth if truth.is_file() else None for truth in truths]
         report_missing(folder, "depth files are missing", [truth for truth in truths if not truth.is_file()], len(truths))
@@ -58,6 +70,8 @@ class VirtualKITTI(FileRecording):
 
     def depth(self, index: int, right: bool = False) -> Float32Array | None:
         """See Recording; 0 in the sky."""
+        if not right:
+            return super().depth(index)
         file = _beside(self._file(index, right), "depth", "depth")
         return read_depth(file) if file.is_file() else None
 
@@ -124,8 +138,8 @@ def _beside(image: Path, kind: str, prefix: str) -> Path:
     return frames / kind / camera / f"{prefix}_{image.stem.rpartition('_')[2]}.png"
 
 
-def _read_table(file: Path, columns: int, expected: str) -> dict[int, Float64Array]:
-    """The numbers of each frame, of the left camera, from lines `frame cameraID numbers` after one header. Raises InputError."""
+def _read_table(file: Path, columns: int, expected: str) -> Table:
+    """Read lines `frame cameraID numbers` after one header. Raises InputError."""
     table = {}
     for line in read_lines(file, expected)[1:]:
         words = line.split()
@@ -137,7 +151,7 @@ def _read_table(file: Path, columns: int, expected: str) -> dict[int, Float64Arr
                 table[int(words[0])] = numbers
         except ValueError as error:
             raise InputError(f"{file}: found '{line}' ({error}); expected {expected}") from error
-    return table
+    return Table(file, table)
 
 
 def _read_moving(file: Path) -> dict[int, list[int]] | None:
