@@ -106,14 +106,16 @@ def test_eigens_list_of_files_and_monodepth2s_list_of_frames_mean_the_same(tmp_p
 
 def test_a_line_that_is_no_image_is_named(tmp_path: Path) -> None:
     split = write_split(tmp_path / "s", "train", "2011_09_26/2011_09_26_drive_0002_sync 4 l", "2011_09_26 5 m")
-    with pytest.raises(InputError, match=r"train_files.txt: line 2 is '2011_09_26 5 m'; expected '<date>/<drive> <frame> l\|r'"):
+    with pytest.raises(
+        InputError, match=r"train_files.txt: found '2011_09_26 5 m'; expected lines '<date>/<drive> <frame> l\|r'"
+    ):
         read_split(split / "train_files.txt")
 
 
 def test_listed_images_that_are_missing_are_counted_and_said_once(root: Path) -> None:
     drive, other = "2011_09_26/2011_09_26_drive_0001_sync", "2011_09_28/2011_09_28_drive_0001_sync"
     split = write_split(root / "s", "train", f"{drive} 1 l", f"{drive} 3 r", f"{other} 1 l", f"{drive} 4 r")
-    with pytest.warns(UserWarning, match=rf"2 of 4 images are left out.*the first {drive} 3 r") as caught:
+    with pytest.warns(UserWarning, match=rf"2 of 4 images are left out.*the first is {drive} 3 r") as caught:
         targets = open_source(config(root, split=str(split)), "train")
     assert (len(targets), len(caught)) == (2, 1)
     write_split(root / "s", "val", f"{other} 1 l")
@@ -247,7 +249,7 @@ def slow_depth(root: Path, camera: int, forward: bool) -> dict[tuple[int, int], 
 @pytest.mark.parametrize(("camera", "truth"), [(2, "velodyne_x"), (3, "velodyne_z")])
 def test_real_lidar_is_projected_as_a_slow_loop_does(shared_data: Path, camera: int, truth: str) -> None:
     root = shared_data / "kitti_raw_mini"
-    depth = Drive(root, MINI_DRIVE, (camera,), truth).depth(1)
+    depth = Drive(root, MINI_DRIVE, (2, 3), truth).depth(1, right=camera == 3)
     expected = slow_depth(root, camera, truth == "velodyne_x")
     found = {(int(v), int(u)): float(depth[v, u]) for v, u in np.argwhere(depth)}
     assert depth.shape == (375, 1242)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from depth_ros.truth import TruthFolder
 from depth_ros.types import Float32Array, Float64Array, InputError
 from training.config import ConfigError, DataConfig
 from training.data import velodyne
+from training.data.files import read_png16, report_missing
 from training.data.kitti_calibration import (
     camera_of,
     camera_T_reference,
@@ -23,12 +23,13 @@ from training.data.kitti_calibration import (
     rigid_transform,
     stereo_baseline_m,
 )
-from training.data.kitti_frames import NumberedImages, all_targets, warn_of_missing
+from training.data.kitti_frames import MISSING, NumberedImages, all_targets
 from training.data.kitti_oxts import load_oxts_poses
 from training.data.kitti_splits import read_split, split_file
 from training.data.recording import Target
 
 LEFT, RIGHT = 2, 3  # KITTI's numbers of the colour cameras
+IMPROVED_SCALE = 256.0  # PNG value of a metre
 HELD_OUT = 10  # of so many drives, one is held out for validation and judging
 # data.truth and the file that it needs
 TRUTHS = {
@@ -79,7 +80,7 @@ class Drive(NumberedImages):
         path = Path("proj_depth", "groundtruth", f"image_0{self.cameras[right]}", f"{self.frames[index]:010d}.png")
         for folder in (self.folder, self._root / "train" / self.folder.name, self._root / "val" / self.folder.name):
             if (folder / path).is_file():
-                return TruthFolder((folder / path).parent, 256.0).depth(path.name)
+                return read_png16(folder / path, IMPROVED_SCALE)
         return None
 
 
@@ -122,7 +123,7 @@ def _listed(root: Path, config: DataConfig, part: str) -> list[Target]:
             targets.append(Target(drive, index, entry.right and config.stereo))
     if not targets:
         raise InputError(f"{root}: holds none of the {len(entries)} images of {file}, the first {entries[0]}; expected KITTI raw")
-    warn_of_missing(missing, len(entries), file)
+    report_missing(file, MISSING, missing, len(entries))
     return targets
 
 
@@ -137,7 +138,7 @@ def _every_frame(root: Path, config: DataConfig, part: str) -> list[Target]:
     cameras = [(LEFT, RIGHT)] if pair else [(LEFT,)] if part == "test" else [(LEFT,), (RIGHT,)]
     drives = [Drive(root, name, numbers, config.truth) for name in chosen for numbers in cameras]
     missing = [f"{drive.name} {frame}" for drive in drives for frame in drive.unpaired]
-    warn_of_missing(missing, sum(map(len, drives)) + len(missing), root)
+    report_missing(root, MISSING, missing, sum(map(len, drives)) + len(missing))
     drives = [drive for drive in drives if len(drive)]
     if not drives:
         raise InputError(f"{root}: the drives hold no image; expected <frame>.png or .jpg, for stereo of both cameras")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 from depth_ros.types import CameraModel, UInt8Array
 from training.config import DataConfig
 from training.data.recording import IMAGE_SUFFIXES, Recording, Target, decode, frames_of
+
+MISSING = "images are left out, since their files (of stereo pairs: one of the two) are missing"
 
 
 class NumberedImages(Recording):
@@ -60,16 +61,6 @@ def all_targets(recordings: Sequence[Recording], config: DataConfig, part: str, 
         whole = [Target(recording, index) for index in range(len(recording))]
         targets += frames_of(recording, config, part) if by_frames else whole
     return [side for target in targets for side in _sides(target)]
-
-
-def warn_of_missing(missing: Sequence[str], count: int, where: object) -> None:
-    """Say once how many of `count` images are left out because their files are missing."""
-    if missing:
-        warnings.warn(
-            f"{where}: {len(missing)} of {count} images are left out, since their files (of stereo pairs: one of the two) are "
-            f"missing, the first {missing[0]}",
-            stacklevel=3,
-        )
 
 
 def _sides(target: Target) -> list[Target]:

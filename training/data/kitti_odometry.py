@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from depth_ros.types import InputError
 from training.config import ConfigError, DataConfig
+from training.data.files import image_size, report_missing
 from training.data.kitti_calibration import camera_of, camera_T_reference, read_calibration, stereo_baseline_m
-from training.data.kitti_frames import NumberedImages, all_targets, warn_of_missing
+from training.data.kitti_frames import MISSING, NumberedImages, all_targets
 from training.data.recording import Target, list_images, load_poses
 
 COLOUR, GREY = (2, 3), (0, 1)  # KITTI's numbers of the left and the right cameras
@@ -30,7 +30,7 @@ class OdometrySequence(NumberedImages):
         calibration = read_calibration(folder / "calib.txt")
         P = [calibration.array(f"P{camera}", 3, 4) for camera in cameras]
         folders = [folder / f"image_{camera}" for camera in cameras]
-        width, height = _size(list_images(folders[0])[0])
+        width, height = image_size(list_images(folders[0])[0])
         baseline = stereo_baseline_m(*P, calibration.path) if len(P) == 2 else None
         super().__init__(root, folders, camera_of(P[0], width, height), baseline)
         if not self.frames:
@@ -62,7 +62,7 @@ def open_kitti_odometry(config: DataConfig, part: str) -> list[Target]:
     names = _sequences(val if slash and part == "val" else train)
     recordings = [recording for name in names for recording in _open(root, name, config.stereo)]
     missing = [name for recording in recordings for name in recording.missing]
-    warn_of_missing(missing, sum(map(len, recordings)) + len(missing), root)
+    report_missing(root, MISSING, missing, sum(map(len, recordings)) + len(missing))
     return all_targets(recordings, config, part, by_frames=not slash)
 
 
@@ -80,11 +80,3 @@ def _sequences(text: str) -> list[str]:
     """The sequences of "00,02-04": 00, 02, 03 and 04."""
     bounds = [(item.split("-")[0], item.split("-")[-1]) for item in text.split(",")]
     return [f"{number:02d}" for first, last in bounds for number in range(int(first), int(last) + 1)]
-
-
-def _size(file: Path) -> tuple[int, int]:
-    """Width and height of an image, which calib.txt does not state."""
-    image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise InputError(f"{file}: cannot be read as an image")
-    return image.shape[1], image.shape[0]

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from depth_ros.types import InputError
 from training.config import DataConfig
+from training.data.files import read_lines
 
 # "2011_09_26/2011_09_26_drive_0022_sync 473 r", as Monodepth2 has it
 FRAME = re.compile(r"(?P<drive>\d{4}_\d\d_\d\d/\w+)/?\s+(?P<frame>\d+)(\s+(?P<side>[lr]))?")
 # "2011_09_26/2011_09_26_drive_0002_sync/image_02/data/0000000069.png", as Eigen's test images are listed; a second column,
 # the right image, says nothing more
 FILE = re.compile(r"(?P<drive>\d{4}_\d\d_\d\d/\w+)/image_0(?P<camera>[23])/data/(?P<frame>\d+)\.\w+(\s+\S+)?")
+EXPECTED = "lines '<date>/<drive> <frame> l|r' or '<date>/<drive>/image_02/data/<frame>.png'"
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,13 @@ def split_file(config: DataConfig, part: str) -> Path:
 def read_split(file: Path) -> list[Entry]:
     """The images of a split file in their order. Raises InputError, naming the line."""
     entries = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        found = FRAME.fullmatch(line.strip()) or FILE.fullmatch(line.strip())
-        if found:
-            side = found.groupdict()
-            right = side.get("side") == "r" or side.get("camera") == "3"
-            entries.append(Entry(found["drive"], int(found["frame"]), right))
-        elif line.strip():
-            raise InputError(
-                f"{file}: line {number} is '{line.strip()}'; expected '<date>/<drive> <frame> l|r' "
-                "or '<date>/<drive>/image_02/data/<frame>.png'"
-            )
+    for line in read_lines(file, EXPECTED):
+        found = FRAME.fullmatch(line) or FILE.fullmatch(line)
+        if not found:
+            raise InputError(f"{file}: found '{line}'; expected {EXPECTED}")
+        side = found.groupdict()
+        right = side.get("side") == "r" or side.get("camera") == "3"
+        entries.append(Entry(found["drive"], int(found["frame"]), right))
     if not entries:
-        raise InputError(f"{file}: names no image; expected one a line")
+        raise InputError(f"{file}: names no image; expected {EXPECTED}")
     return entries

@@ -13,8 +13,9 @@ import cv2
 from depth_ros.truth import TruthFolder
 from depth_ros.types import BoolArray, CameraModel, Float32Array, InputError, UInt8Array
 from training.config import ConfigError, DataConfig
+from training.data.files import report_missing
 from training.data.kitti_calibration import camera_of, read_calibration, stereo_baseline_m
-from training.data.kitti_frames import warn_of_missing
+from training.data.kitti_frames import MISSING
 from training.data.recording import IMAGE_SUFFIXES, Recording, Target, decode, frame_range
 
 TRUTHS = ("disp_occ", "disp_noc")
@@ -82,7 +83,7 @@ def open_kitti_stereo2015(config: DataConfig, part: str) -> list[Target]:
     first, last = frame_range(len(files), config, part, str(images))
     chosen = files[first:last]
     missing = [file.name for file in chosen if config.stereo and not (folder / "image_3" / file.name).is_file()]
-    warn_of_missing(missing, len(chosen), images)
+    report_missing(images, MISSING, missing, len(chosen))
     scenes = [StereoScene(folder, file, truth) for file in chosen if file.name not in missing]
     if not scenes:
         raise InputError(f"{folder / 'image_3'}: has no partner of {len(chosen)} images; expected it for data.stereo")

@@ -28,16 +28,18 @@ def load_points(path: Path) -> Float32Array:
 def depth_image(points: Float32Array, image_T_velodyne: Float64Array, width: int, height: int, forward: bool) -> Float32Array:
     """Sparse depth (height, width) [m] of points (N, 3) [m] through a projection (3, 4) [px]; 0 where nothing was measured.
 
-    As in KITTI's MATLAB code and every published Eigen number, a point falls into the pixel round(u) - 1, round(v) - 1, points
-    behind the Velodyne are dropped, and the nearest of the points in a pixel counts. `forward` chooses what is stored: the
-    Velodyne's own x, as those numbers do, or the camera's z, which is depth proper and about 0.27 m less.
+    As in KITTI's MATLAB code and every published Eigen number, a point falls into the pixel round(u) - 1, round(v) - 1, and
+    the nearest of the points in a pixel counts. (That code drops points behind the Velodyne; in the image those are the same
+    as the points behind the camera, 0.27 m further on.) `forward` chooses what is stored: the Velodyne's own x, as those
+    numbers do, or the camera's z, which is depth proper and about 0.27 m less.
     """
-    ahead = points[points[:, 0] >= 0].astype(np.float64)
-    u, v, z = image_T_velodyne @ np.column_stack([ahead, np.ones(len(ahead))]).T
-    ahead, u, v, z = (array[..., z > 0] for array in (ahead.T, u, v, z))
+    u, v, z = image_T_velodyne @ np.column_stack([points, np.ones(len(points))]).T
+    ahead = z > 0
+    value = (points[:, 0] if forward else z)[ahead]
+    u, v, z = u[ahead], v[ahead], z[ahead]
     column, row = np.round(u / z) - 1, np.round(v / z) - 1
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     pixel = (row[inside] * width + column[inside]).astype(np.intp)
     nearest = np.full(height * width, np.inf)
-    np.minimum.at(nearest, pixel, (ahead[0] if forward else z)[inside])
+    np.minimum.at(nearest, pixel, value[inside])
     return np.where(np.isfinite(nearest), nearest, 0).astype(np.float32).reshape(height, width)
