@@ -126,7 +126,7 @@ class Trainer:
             figures = self._validate(sources) if validating else {}
             if record and (validating or (step + 1) % run.log_every == 0):
                 record.log(step + 1, values | figures)
-                _show(bar, values, figures, self.config.optim.batch_size)
+                _show(bar, step + 1, values | figures, self.config.optim.batch_size)
             if validating:
                 self._judge(figures)
             if self.config.optim.schedule == "cyclic":
@@ -227,12 +227,12 @@ def measure_loader(config: TrainConfig, count: int) -> str:
     )
 
 
-def _show(bar: Any, values: dict[str, float], figures: dict[str, float], batch_size: int) -> None:
+def _show(bar: Any, step: int, values: dict[str, float], batch_size: int) -> None:
     """Loss, rate and speed on the progress bar; a line for a validation."""
     speed = batch_size * (bar.format_dict["rate"] or 0.0)
     bar.set_postfix({"loss": f"{values['train/loss']:.4f}", "lr": f"{values['lr']:.2g}", "images/s": f"{speed:.1f}"})
-    if figures:
-        bar.write(f"step {bar.n + 1}: validation loss {figures['val/loss']:.4f}")
+    if "val/loss" in values:
+        bar.write(f"step {step}: validation loss {values['val/loss']:.4f}")
 
 
 def _seed(seed: int, step: int, stream: int) -> None:

@@ -1,25 +1,22 @@
-"""Training as a user runs it: a process, a video on disk, Ctrl-C, and the same command again."""
+"""Training as a user runs it: what a run writes, keeps and prints, and one clear line for what cannot be trained."""
 
 from __future__ import annotations
 
-import os
-import signal
+import re
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from trainer_runs import ROOT, arguments, finish, read_curve, start, train_here, write_recipe
 
 from training.batch import Batch
 from training.checkpoint import load_method, read_checkpoint
 from training.methods import Method
-from training.train import _initialise, _moving_average, main, validate
+from training.train import _initialise, main, validate
 
-ROOT = Path(__file__).resolve().parents[2]
 Build = Callable[..., Method]
 MISSING = "runs/first/best.ckpt: no such checkpoint; another run writes it: first train the YAML whose run.dir is runs/first"
 
@@ -27,71 +24,97 @@ MISSING = "runs/first/best.ckpt: no such checkpoint; another run writes it: firs
 @pytest.fixture
 def recipe(tmp_path: Path, street_video: Path) -> Path:
     """The YAML of a small run in tmp_path/run on the recorded street."""
-    values = {
-        "data": {
-            "root": str(street_video), "images": "image", "calibration": "camera.yaml", "poses": "poses.txt",
-            "train_frames": [0, 10], "val_frames": [10, 14], "width": 192, "height": 64,
-        },
-        "network": {"pretrained": "none"},
-        "optim": {"batch_size": 2, "warmup_steps": 2},
-        "run": {"dir": str(tmp_path / "run"), "max_steps": 6, "validate_every": 3, "log_every": 1, "accelerator": "cpu"},
-    }  # fmt: skip
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(values))
-    return file
+    return write_recipe(tmp_path, street_video)
 
 
-def start(recipe: Path, *overrides: str) -> subprocess.Popen[str]:
-    """Start the command in a process group of its own, as a terminal does."""
-    command = [sys.executable, "-m", "training.train", str(recipe)]
-    for override in overrides:
-        command += ["--set", override]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-def test_a_run_and_the_same_command_with_more_steps(recipe: Path, tmp_path: Path) -> None:
+def test_a_run_and_the_same_command_with_more_steps(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    code, out, err = finish(start(recipe))
+    code, out, err = finish(start(recipe, "data.workers=1"))
     assert code == 0, err
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("step")] == ["step 3", "step 6"]
+    for shown in ("loss=", "lr=", "images/s="):
+        assert shown in err
     assert read_checkpoint(folder / "last.ckpt")["step"] == 6
     assert yaml.safe_load((folder / "config.yaml").read_text())["optim"]["batch_size"] == 2
     assert list((folder / "curves").glob("events.out.tfevents.*"))
 
-    code, out, err = finish(start(recipe, "run.max_steps=10"))
-    assert code == 0, err
+    train_here(recipe, "run.max_steps=10")
+    out = capsys.readouterr().out
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("step")] == ["step 9", "step 10"]
-    stored = read_checkpoint(folder / "last.ckpt")
-    assert stored["step"] == 10
-    assert len(stored["optimizer"]["state"]) > 0
+    assert read_checkpoint(folder / "last.ckpt")["step"] == 10
+    assert [int(row["step"]) for row in read_curve(folder)] == list(range(1, 11))
+    assert yaml.safe_load((folder / "config.yaml").read_text())["run"]["max_steps"] == 10
     with torch.no_grad():
-        depth, sigma = load_method(folder / "best.ckpt").predict(torch.rand(1, 3, 64, 192))
+        depth, sigma = load_method(folder / "best.ckpt").predict(torch.rand(1, 3, 64, 64))
     assert torch.isfinite(depth).all()
     assert torch.isfinite(sigma).all()
 
 
-def test_ctrl_c_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
-    checkpoint = tmp_path / "run" / "last.ckpt"
-    process = start(recipe, "run.max_steps=100000", "run.validate_every=2")
-    deadline = time.monotonic() + 90
-    while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    code, _, err = finish(process)
-    assert code == 130, err
-    assert err.rstrip().splitlines()[-1] == "stopped; run the same command again to go on from the last checkpoint"
-    assert "Traceback" not in err
-    step = read_checkpoint(checkpoint)["step"]
-    assert step >= 2
-    assert main([str(recipe), "--set", f"run.max_steps={step + 1}", "--set", "data.workers=0"]) == 1  # another data section
-    assert main([str(recipe), "--set", f"run.max_steps={step + 1}"]) == 0
-    assert read_checkpoint(checkpoint)["step"] == step + 1
+def test_the_environment_of_a_run_is_written(recipe: Path) -> None:
+    folder = train_here(recipe, "run.max_steps=1", "run.seed=5")
+    (entry,) = yaml.safe_load((folder / "environment.yaml").read_text())
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    assert entry["commit"].removesuffix("-dirty") == head
+    assert entry["packages"]["torch"] == torch.__version__
+    assert (entry["seed"], entry["from_step"], entry["processes"]) == (5, 0, 1)
+
+
+def test_a_cyclic_schedule_keeps_the_newest_snapshots(recipe: Path) -> None:
+    """Cycles of 6 steps in 3 end after 2, 4 and 6."""
+    folder = train_here(
+        recipe,
+        "optim.schedule=cyclic",
+        "optim.warmup_steps=0",
+        "optim.ema=0",
+        "run.cycles=3",
+        "run.keep=2",
+        "optim.clip_norm=.inf",
+    )
+    assert sorted(file.name for file in folder.glob("*.ckpt")) == ["best.ckpt", "last.ckpt", "snapshot_2.ckpt", "snapshot_3.ckpt"]
+    assert [read_checkpoint(folder / f"snapshot_{n}.ckpt")["step"] for n in (2, 3)] == [4, 6]
+    rates = [float(row["lr"]) for row in read_curve(folder)]
+    assert rates[:2] == rates[2:4] == rates[4:]
+    last, snapshot = (read_checkpoint(folder / name)["average"] for name in ("last.ckpt", "snapshot_3.ckpt"))
+    assert all(torch.equal(last[name], snapshot[name]) for name in last)
+    assert not load_method(folder / "snapshot_2.ckpt").training
+
+
+def test_mixed_precision_goes_on_with_its_loss_scale(recipe: Path) -> None:
+    folder = train_here(recipe, "run.precision=16-mixed", "run.max_steps=1")
+    scale = read_checkpoint(folder / "last.ckpt")["scaler"]
+    assert scale["scale"] == 65536  # torch's first one
+    train_here(recipe, "run.precision=16-mixed", "run.max_steps=2")
+    assert read_checkpoint(folder / "last.ckpt")["scaler"]["_growth_tracker"] == scale["_growth_tracker"] + 1
+
+
+def test_the_rate_of_the_loader_alone(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments(recipe), "--loader-only", "3"]) == 0
+    shown = re.search(r"loader: ([\d.]+) images/s, ([\d.]+) samples/s \(3 batches of 2, 0 workers\)", capsys.readouterr().out)
+    assert shown
+    assert float(shown[1]) == pytest.approx(3 * float(shown[2]), rel=0.01)  # a target and its two neighbours
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_depth_at_its_limit_stops_the_run_and_keeps_the_last_good_checkpoint(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Streets are farther away than this network can say."""
+    values = yaml.safe_load(recipe.read_text())
+    values["data"] = {"source": "street", "street_samples": 4, "width": 64, "height": 64, "workers": 0}
+    values["network"] |= {"max_depth": 1.5}
+    values["method"] |= {"name": "supervised"}
+    values["optim"] |= {"learning_rate": 0.03, "ema": 0.0}
+    recipe.write_text(yaml.safe_dump(values))
+    assert main(arguments(recipe, "run.max_steps=60", "run.validate_every=2")) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    found = re.search(
+        r"error: step (\d+): collapsed for 3 validations in a row: (.*), so a falling loss means nothing; lower", error
+    )
+    assert found
+    assert "almost the whole depth map is at network.max_depth (far " in found[2]
+    rows = [row for row in read_curve(tmp_path / "run") if row["val/far"]]
+    assert [float(row["val/far"]) > 0.98 for row in rows[-4:]] == [False, True, True, True]
+    assert read_checkpoint(tmp_path / "run" / "best.ckpt")["step"] <= int(found[1]) - 6  # not one of the collapsed
 
 
 @pytest.mark.parametrize(
@@ -103,41 +126,33 @@ def test_ctrl_c_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
         (["optim.batch_size=64"], "optim.batch_size is 64, but a source has only 8 samples"),
         (["run.init=runs/first/best.ckpt"], MISSING),
         (["method.name=self_teaching", "method.teachers=[runs/first/best.ckpt]"], MISSING),
-        (["run.accelerator=abacus"], "run.accelerator is 'abacus', run.precision '32-true': You selected an invalid accelerator"),
-        (["run.precision='33'"], "run.precision '33': Precision '33' is invalid"),
-        (["optim.learning_rate=1e30", "optim.warmup_steps=0"], "the loss is not finite"),
+        (
+            ["run.accelerator=abacus"],
+            "run.accelerator is 'abacus', run.devices 1, run.precision '32-true': You selected an invalid",
+        ),
+        (["run.precision='33'"], "run.precision is 33; expected 32-true, bf16-mixed or 16-mixed"),
+        (["optim.learning_rate=1e30", "optim.warmup_steps=0"], "step 2: the loss is not finite in smoothness"),
         (["run.dir=/proc/run"], "/proc/run"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(
     recipe: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], message: str
 ) -> None:
-    arguments = [str(recipe), "--set", "data.workers=0"]
-    for override in overrides:
-        arguments += ["--set", override]
-    assert main(arguments) == 1
+    assert main(arguments(recipe, *overrides)) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
 
 
-def test_validation_leaves_the_random_numbers_of_training_alone(build: Build, street_batch: Batch) -> None:
+def test_validation_depends_on_nothing_that_was_drawn_before(build: Build, street_batch: Batch) -> None:
+    """The ties of the auto-mask are drawn, but the same every time; every sample counts alike, however it is batched."""
     method, device = build("monodepth2"), torch.device("cpu")
     torch.manual_seed(3)
-    expected = torch.rand(4)
-    torch.manual_seed(3)
-    losses = [validate(method, [street_batch], device) for _ in range(2)]
-    assert torch.equal(torch.rand(4), expected)
-    assert losses[0] == losses[1]
-
-
-def test_the_average_follows_a_step_and_ends_at_its_decay() -> None:
-    """After n updates the weight of the newest is 1 - min(decay, (1 + n) / (10 + n))."""
-    for count, weight in ((1, 9 / 11), (10, 9 / 20), (10_000, 0.01)):
-        average, counter = torch.zeros(3), torch.tensor(0)
-        _moving_average(0.99)([average, counter], [torch.ones(3), torch.tensor(5)], count)
-        assert average.tolist() == pytest.approx([weight] * 3)
-        assert counter == 5
+    first = validate(method, [street_batch], device)
+    torch.rand(4)
+    assert validate(method, [street_batch], device) == first
+    assert validate(method, [street_batch, street_batch], device)["val/loss"] == pytest.approx(first["val/loss"], rel=1e-4)
+    assert not method.training
 
 
 @pytest.mark.parametrize(("name", "other"), [("supervised", "monodepth2"), ("monodepth2", "supervised")])
