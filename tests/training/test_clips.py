@@ -11,7 +11,7 @@ import pytest
 
 from depth_ros.types import CameraModel, InputError
 from training.config import DataConfig
-from training.data.clips import Clips, resize_depth
+from training.data.clips import Clips, shrink_depth
 from training.data.recording import Target, decode
 from training.data.street import Street, kitti_camera
 from training.data.video import open_folder
@@ -106,7 +106,17 @@ def test_the_true_depth_comes_with_the_sample(stereo_folder: Path) -> None:
 def test_the_nearest_measurement_wins_where_sparse_depth_shrinks() -> None:
     depth = np.zeros((6, 9), np.float32)
     depth[1, 2], depth[0, 0], depth[5, 8], depth[3, 4] = 7.0, 9.0, 3.0, np.nan
-    assert resize_depth(depth, 3, 2).tolist() == [[7.0, 0.0, 0.0], [0.0, 0.0, 3.0]]
+    camera = CameraModel(9, 6, 10.0, 12.0, 4.0, 2.5)
+    assert shrink_depth(depth, camera.K, camera.resized(3, 2).K, 3, 2).tolist() == [[7.0, 0.0, 0.0], [0.0, 0.0, 3.0]]
+
+
+def test_depth_follows_its_pixels_into_a_camera_that_sees_less() -> None:
+    """A measurement at pixel (8, 4) of 9x6, seen by a camera that shows only the first eight columns, is gone; (4, 4) stays."""
+    depth = np.zeros((6, 9), np.float32)
+    depth[4, 8], depth[4, 4] = 3.0, 5.0
+    camera = CameraModel(9, 6, 10.0, 12.0, 4.0, 2.5)
+    half = CameraModel(8, 6, 10.0, 12.0, 4.0, 2.5).resized(4, 3)
+    assert shrink_depth(depth, camera.K, half.K, 4, 3).tolist() == [[0.0] * 4, [0.0] * 4, [0.0, 0.0, 5.0, 0.0]]
 
 
 def test_a_jpeg_decoded_small_shows_what_its_camera_says(tmp_path: Path) -> None:

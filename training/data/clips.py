@@ -65,7 +65,7 @@ class Clips(Dataset[Sample]):
         views = [self._neighbour(target, offset) for offset in self.offsets[chosen]]
         if self.stereo:
             views.append(self._partner(target))
-        depth = self._true_depth(target) if self.depth else None
+        depth = self._true_depth(target, K) if self.depth else None
         return Sample(image, K, tuple(views), depth)
 
     def _is_complete(self, target: Target) -> bool:
@@ -77,7 +77,7 @@ class Clips(Dataset[Sample]):
             raise InputError(f"{recording.name}: has no right camera; expected a stereo pair, or set data.stereo: false")
         if any(self.offsets) and self.known_poses and recording.world_T_camera is None:
             raise InputError(
-                f"{recording.name}: has no poses; expected them (data.poses of a video), "
+                f"{recording.name}: has no poses; expected them where its layout keeps them (data.poses of a video), "
                 "or set data.known_poses: false to learn them"
             )
 
@@ -105,11 +105,12 @@ class Clips(Dataset[Sample]):
         baseline = target.recording.baseline_m or 0.0
         return SampleView(image, _aside(baseline if target.right else -baseline))
 
-    def _true_depth(self, target: Target) -> Float32Array:
+    def _true_depth(self, target: Target, K: Float64Array) -> Float32Array:
         depth = target.recording.depth(target.index, target.right)
         if depth is None:
             return np.zeros(self.size[::-1], np.float32)
-        return resize_depth(depth, *self.size)
+        camera = target.recording.camera(target.index).resized(depth.shape[1], depth.shape[0])
+        return shrink_depth(depth, camera.K, K, *self.size)
 
 
 def _aside(metres: float) -> Float64Array:
@@ -119,11 +120,15 @@ def _aside(metres: float) -> Float64Array:
     return pose
 
 
-def resize_depth(depth: Float32Array, width: int, height: int) -> Float32Array:
-    """Return sparse depth (H, W) [m] at width x height: each pixel the nearest of the measurements that fall into it, else 0."""
+def shrink_depth(depth: Float32Array, depth_K: Float64Array, K: Float64Array, width: int, height: int) -> Float32Array:
+    """Return sparse depth (H, W) [m] seen through depth_K as (height, width) seen through K.
+
+    Each pixel is the nearest of the measurements that fall into it, 0 without any.
+    """
     rows, columns = np.nonzero(np.isfinite(depth) & (depth > 0))
-    values = depth[rows, columns]
-    flat = (rows * height // depth.shape[0]) * width + columns * width // depth.shape[1]
+    scale, shift = np.diag(K) / np.diag(depth_K), K[:, 2] - depth_K[:, 2] * np.diag(K) / np.diag(depth_K)
+    u, v = (np.floor(i * scale[axis] + shift[axis] + 0.5).astype(int) for axis, i in ((0, columns), (1, rows)))
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
     result = np.full(width * height, np.inf, np.float32)
-    np.minimum.at(result, flat, values)
+    np.minimum.at(result, (v * width + u)[inside], depth[rows, columns][inside])
     return np.where(np.isfinite(result), result, np.float32(0)).reshape(height, width)
