@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from depth_ros.metrics import DELTA
 from depth_ros.types import BoolArray, Float32Array, Float64Array, UInt8Array
 
-DEPTH_BINS_M = (0, 5, 10, 20, 30, 40, 60, 80)
+DEPTH_BINS_M = (0, 1, 2, 3, 5, 10, 20, 30, 40, 60, 80)
 TEXTURE_WINDOW = 7  # [px] side of the square over which the gradient is averaged
 TEXTURELESS = 2.0  # mean gradient [grey levels per px] below which a pixel has no texture
 EDGE_RATIO = 1.25  # of the true depths of two adjacent pixels, from which on there is a depth edge between them

@@ -25,7 +25,16 @@ STYLES = {"sigma": "-", "oracle": "--", "depth": ":", "disparity": "-.", "gradie
 SHEET_WIDTH = 560  # [px] of one panel
 ERROR_RANGE = 0.5  # relative error at which the error map is brightest
 NEAREST_M = 2.0  # where the depth map is brightest
-mpl.rcParams.update({"svg.fonttype": "path", "svg.hashsalt": "depth_ros", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
+mpl.rcParams.update(
+    {
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "svg.hashsalt": "depth_ros",
+        "font.size": 9,
+        "axes.grid": True,
+        "grid.alpha": 0.3,
+    }
+)
 
 
 def sparsification_figure(rows: Mapping[str, Judgement]) -> str:

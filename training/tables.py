@@ -83,7 +83,7 @@ def group_cells(rows: Mapping[str, Judgement]) -> Table:
     for figure in ("edge_sharpness", "flying_pixel_rate"):
         if any(figure in j.scores for j in rows.values()):
             cells.append((figure.replace("_", " "), *(_number(j.scores.get(figure)) for j in rows.values()), ""))
-    return ("abs_rel by group", *rows, "pixels"), cells
+    return ("abs_rel over all pixels", *rows, "pixels"), cells
 
 
 def notes(rows: Mapping[str, Judgement]) -> list[str]:

@@ -142,7 +142,7 @@ def test_groups_share_out_the_valid_pixels() -> None:
     edges = near(depth_edges(truth, valid), truth.shape)
     found = groups(truth, valid, image_gradient(image), edges, moving)
     counts = {name: int(mask.sum()) for name, mask in found.items()}
-    assert (counts["0-5 m"], counts["20-30 m"], counts["10-20 m"]) == (60, 60, 0)
+    assert (counts["3-5 m"], counts["20-30 m"], counts["10-20 m"]) == (60, 60, 0)
     assert (counts["moving objects"], counts["what stands still"]) == (3, 117)
     assert (counts["within 2 px of a depth edge"], counts["away from depth edges"]) == (20, 100)
     assert found["textured"][1, : EDGE - 1].all()
@@ -160,10 +160,10 @@ def test_errors_of_a_set_by_group() -> None:
     near_only = np.where(truth == NEAR_M, truth, 0)
     breakdown.add(depth, near_only, near_only > 0, gradient)
     scores = breakdown.scores()
-    assert list(scores) == ["0-5 m", "20-30 m", "texture-less", "within 2 px of a depth edge", "away from depth edges"]
-    assert scores["0-5 m"]["bias"] == pytest.approx(0.1, rel=1e-5)
+    assert list(scores) == ["3-5 m", "20-30 m", "texture-less", "within 2 px of a depth edge", "away from depth edges"]
+    assert scores["3-5 m"]["bias"] == pytest.approx(0.1, rel=1e-5)
     assert scores["20-30 m"]["bias"] == pytest.approx(-0.2, rel=1e-5)
-    assert (scores["0-5 m"]["pixels"], scores["20-30 m"]["pixels"]) == (2 * HEIGHT * EDGE, HEIGHT * (WIDTH - EDGE))
+    assert (scores["3-5 m"]["pixels"], scores["20-30 m"]["pixels"]) == (2 * HEIGHT * EDGE, HEIGHT * (WIDTH - EDGE))
     edges = breakdown.edge_scores()
     assert edges["edge_sharpness"] == pytest.approx(np.log(16 / 4.4) / np.log(5), rel=1e-5)
     # 16 m hangs before the wall at 20 m by more than a tenth, 4.4 m does not lie behind the near surface by more.
