@@ -7,6 +7,7 @@ import pytest
 
 from depth_ros.types import CameraModel
 from training.config import ConfigError
+from training.data.street import Street, StreetConfig
 from training.data.street_samples import StreetSamples
 
 
@@ -41,7 +42,7 @@ def test_a_seed_is_a_set_of_streets(camera: CameraModel) -> None:
 
 
 def test_unknown_views_are_named(camera: CameraModel) -> None:
-    with pytest.raises(ConfigError, match=r"data.street_views holds above, behind; expected some of before, after, right"):
+    with pytest.raises(ConfigError, match=r"data.street_views holds above, behind; expected some of before, after, right, left"):
         StreetSamples(camera, 1, views=("behind", "after", "above"))
 
 
@@ -51,3 +52,35 @@ def test_hidden_poses_leave_the_distance_and_the_stereo_pair(camera: CameraModel
     assert [view.order for view in hidden] == [-1, 1, 0]
     assert [view.source_T_target is None for view in hidden] == [True, True, False]
     assert [view.speed for view in hidden] == [view.speed for view in shown]
+
+
+def test_the_left_camera_stands_where_the_right_one_mirrors_it(camera: CameraModel) -> None:
+    """Seen from the right camera of a pair, the target is the left one, 0.54 m away on streets and 0.12 m in rooms."""
+    for scene, baseline in (("street", 0.54), ("room", 0.12)):
+        left, right = StreetSamples(camera, 1, views=("left", "right"), seed=3, scenes=[(scene, 1.0)])[0].views
+        assert left.source_T_target[:3, 3] == pytest.approx([baseline, 0, 0], abs=1e-9)
+        assert right.source_T_target[:3, 3] == pytest.approx([-baseline, 0, 0], abs=1e-9)
+        assert [left.order, right.order] == [0, 0]
+
+
+def test_scenes_come_by_their_shares(camera: CameraModel) -> None:
+    samples = StreetSamples(camera, 4, seed=0, scenes=[("street", 2.0), ("room", 1.0), ("ground", 1.0)])
+    kinds = [samples.kind(seed) for seed in range(400)]
+    assert [kinds.count(name) / 400 for name in ("street", "room", "ground")] == pytest.approx([0.5, 0.25, 0.25], abs=0.07)
+    assert kinds == [samples.kind(seed) for seed in range(400)]
+    assert {samples.kind(seed) for seed in range(50)} == {"street", "room", "ground"}
+
+
+def test_streets_alone_are_the_default_and_a_configuration_is_kept(camera: CameraModel) -> None:
+    config = StreetConfig(textures="test", noise=0.0)
+    world = Street(7, config)
+    expected = world.render(camera, world.pose(1.0), 1.0)
+    assert np.array_equal(StreetSamples(camera, 1, seed=7, config=config)[0].image, expected.image)
+    plain, named = StreetSamples(camera, 1, seed=7), StreetSamples(camera, 1, seed=7, scenes=[("street", 1.0)])
+    assert np.array_equal(plain[0].image, named[0].image)
+
+
+@pytest.mark.parametrize("scenes", [[("lake", 1.0)], [("street", -1.0)], [("street", 0.0)]])
+def test_scenes_that_make_no_sense_are_refused(camera: CameraModel, scenes: list[tuple[str, float]]) -> None:
+    with pytest.raises(ConfigError, match=r"data\.street_scenes holds"):
+        StreetSamples(camera, 1, scenes=scenes)

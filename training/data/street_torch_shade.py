@@ -135,15 +135,25 @@ def shadow_members(views: Views, light: Light, corner: Tensor) -> tuple[Tensor, 
     ax = part.x - own_corner[:, 0] - light.sun_x * reach * part.base
     az = part.z - own_corner[:, 1] - light.sun_z * reach * part.base
     sx, sz = -light.sun_x * reach * part.height, -light.sun_z * reach * part.height
-    cells = torch.arange(CELLS_X * CELLS_Z, device=corner.device)
-    x, z = (cells % CELLS_X + 0.5)[:, None] * CELL - ax, (cells // CELLS_X + 0.5)[:, None] * CELL - az
+    low, high = [], []  # cells of the box around each capsule
+    for start, sweep, cells in ((ax, sx, CELLS_X), (az, sz, CELLS_Z)):
+        low.append(((torch.minimum(start, start + sweep) - radius) // CELL).long().clamp(min=0))
+        high.append(((torch.maximum(start, start + sweep) + radius) // CELL).long().clamp(max=cells - 1))
+    wide, long = ((last - first + 1).clamp(min=0) for first, last in zip(low, high, strict=True))
+    index, rank = expand(wide * long)
+    i, j = low[0][index] + rank % wide[index], low[1][index] + rank // wide[index]
+    x, z, sx, sz = (i + 0.5) * CELL - ax[index], (j + 0.5) * CELL - az[index], sx[index], sz[index]
     share = ((x * sx + z * sz) / (sx * sx + sz * sz).clamp(min=1e-9)).clamp(0.0, 1.0)
-    darkens = (x - share * sx) ** 2 + (z - share * sz) ** 2 <= radius * radius
-    where = torch.nonzero(darkens)
-    slot = views.owner[where[:, 1]] * len(cells) + where[:, 0]
-    order = slot.argsort(stable=True)
-    count = slot.bincount(minlength=len(corner) * len(cells))
-    return count, count.cumsum(0) - count, where[order, 1]
+    darkens = (x - share * sx) ** 2 + (z - share * sz) ** 2 <= radius[index] ** 2
+    index, slot = index[darkens], ((views.owner[index] * CELLS_Z + j) * CELLS_X + i)[darkens]
+    count = slot.bincount(minlength=len(corner) * CELLS_X * CELLS_Z)
+    return count, count.cumsum(0) - count, index[slot.argsort(stable=True)]
+
+
+def expand(repeats: Tensor) -> tuple[Tensor, Tensor]:
+    """Return, for every item repeated so many times, its number and which of its repetitions it is."""
+    index = torch.repeat_interleave(repeats)
+    return index, torch.arange(len(index), device=index.device) - (repeats.cumsum(0) - repeats)[index]
 
 
 def lit_share(views: Views, view: Tensor, point: Tensor, own: Tensor, light: Light) -> tuple[Tensor, Tensor]:
@@ -162,9 +172,8 @@ def lit_share(views: Views, view: Tensor, point: Tensor, own: Tensor, light: Lig
     ends = number.cumsum(0)
     passes = int(ends[-1]) // PAIRS_AT_ONCE + 1 if len(ends) else 0
     for chunk in torch.tensor_split(torch.arange(len(number), device=number.device), passes or 1):
-        repeats = number[chunk]
-        index = torch.repeat_interleave(chunk, repeats)
-        rank = torch.arange(len(index), device=index.device) - torch.repeat_interleave(repeats.cumsum(0) - repeats, repeats)
+        index, rank = expand(number[chunk])
+        index = chunk[index]
         other = members[first[slot[index]] + rank]
         keep = other != own[index]
         index, other = index[keep], other[keep]
