@@ -11,23 +11,49 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from depth_ros import bundle as bundles
+from depth_ros.engines import load_engine
 from training.batch import Batch
+from training.checkpoint import save_checkpoint
 from training.config import ConfigError
 from training.evaluate import TorchEngine, describe_method
-from training.export import check_parity, export
+from training.export import check_parity, export, main
 from training.methods import METHODS, Ensemble, Method, Predictor
+from training.networks import ENCODERS
 from training.uncertainty import LOG_SCALE_RANGE, REPROJECTION_WEIGHT, UNCERTAINTIES, build_uncertainty, mean_and_deviation
 
 Build = Callable[..., Method]
-TINY = {"data": {"width": 64, "height": 32}}
+TINY = {"data": {"width": 64, "height": 64}, "network": {"encoder": "tiny", "light_decoder": False}}
 WAYS = tuple(UNCERTAINTIES)
 
 
+class TinyEncoder(nn.Module):
+    """Five feature maps at strides 2 to 32: enough for what the decoder and its users do, and quick to export."""
+
+    channels = (4, 4, 4, 4, 4)
+
+    def __init__(self, images: int = 1) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(nn.Conv2d(inputs, 4, 3, 2, 1) for inputs in (3 * images, 4, 4, 4, 4))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        features = [image]
+        for step in self.steps:
+            features.append(torch.relu(step(features[-1])))
+        return features[1:]
+
+
+@pytest.fixture(autouse=True)
+def _tiny_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENCODERS, "tiny", TinyEncoder)
+
+
 def tiny(batch: Batch) -> Batch:
-    """Its upper left corner."""
-    views = tuple(replace(v, image=v.image[..., :32, :64], input=v.input[..., :32, :64]) for v in batch.views)
-    corner = {name: getattr(batch, name)[..., :32, :64] for name in ("image", "input", "depth", "valid")}
+    """Its left third."""
+    views = tuple(replace(v, image=v.image[..., :64], input=v.input[..., :64]) for v in batch.views)
+    corner = {name: getattr(batch, name)[..., :64] for name in ("image", "input", "depth", "valid")}
     return replace(batch, views=views, **corner)
 
 
@@ -57,7 +83,7 @@ def full(value: float) -> Tensor:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_of_training_moves_every_output(build: Build, street_batch: Batch, name: str, way: str) -> None:
-    method = build(name, method={"sigma": way}, **TINY).train()
+    method = build(name, method={"sigma": way, "scales": 4}, **TINY).train()
     optimizer = torch.optim.SGD(method.depth_net.parameters(), lr=1e-2)
     before = [head.weight.detach().clone() for head in method.depth_net.decoder.heads.values()]
     sum(method.losses(tiny(street_batch)).values()).backward()
@@ -77,7 +103,7 @@ def test_a_step_of_training_moves_every_output(build: Build, street_batch: Batch
 def graph_agrees(method: Predictor, folder: Path) -> None:
     method.sigma_calibration.fill_(1.7)
     bundle = export(method, folder, describe_method(method, "mine"))
-    noise = np.random.default_rng(3).integers(0, 256, (3, 32, 64, 3), dtype=np.uint8)  # another number of images
+    noise = np.random.default_rng(3).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)  # another number of images
     assert check_parity(method, bundle, noise) < 1e-3
     depth, sigma = TorchEngine(method).infer(noise)
     assert (sigma > 0).all()
@@ -90,8 +116,26 @@ def test_the_graph_of_every_way_agrees_with_torch(tmp_path: Path, build: Build, 
     graph_agrees(build("monodepth2", method={"sigma": way}, **TINY).eval(), tmp_path / way)
 
 
-def test_the_graph_of_an_ensemble_agrees_with_torch(tmp_path: Path, build: Build) -> None:
-    graph_agrees(Ensemble([build("monodepth2", method={"sigma": way}, **TINY).eval() for way in ("flip", "log")]), tmp_path / "e")
+def test_several_checkpoints_make_one_bundle(tmp_path: Path, build: Build) -> None:
+    """What the command line writes says of the same image what the members' mean says."""
+    methods, paths = [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        methods.append(build("monodepth2", **TINY).eval())
+        paths.append(tmp_path / f"run{seed}" / "best.ckpt")
+        paths[-1].parent.mkdir()
+        save_checkpoint(paths[-1], {"average": AveragedModel(methods[-1], use_buffers=True)}, methods[-1].config, seed, 1.0)
+    assert main([*map(str, paths), str(tmp_path / "both")]) == 0
+    bundle = bundles.load(tmp_path / "both")
+    assert (bundle.provenance["run"], bundle.provenance["step"]) == ("run1, run2", "1, 2")
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    depth, sigma = load_engine(bundle, threads=1).infer(image)
+    with torch.no_grad():
+        x = torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255
+        inverse = [1 / method.to_depth(method.depth_net(x)[0])[0, 0].numpy() for method in methods]
+    mean, spread = (inverse[0] + inverse[1]) / 2, abs(inverse[0] - inverse[1]) / 2
+    assert depth[0] == pytest.approx(1 / mean, rel=1e-3)
+    assert sigma[0] == pytest.approx(np.maximum(spread / mean, 1e-3) / mean, rel=1e-2, abs=1e-4)
 
 
 def test_the_flip_tells_where_a_picture_and_its_mirror_disagree() -> None:
