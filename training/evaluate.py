@@ -176,6 +176,8 @@ def open_candidates(options: argparse.Namespace) -> dict[str, Candidate]:
     """Rows of the table by name. Raises BundleError, EngineError, ConfigError or InputError."""
     paths = ([] if options.model == NO_MODEL else [options.model]) + options.also
     candidates: dict[str, Candidate] = {path: open_model(Path(path)) for path in paths}
+    if options.predictions and len(options.data) > 1:
+        raise ConfigError(f"--predictions belong to one set; found {len(options.data)}: judge them one after the other")
     for value in options.predictions:
         name, equals, folder = value.partition("=")
         if not (name and equals and folder):
@@ -234,6 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dataset = open_evaluation_set(folder, options.source, options.split, options.truth)
             if options.half is not None:
                 dataset = dataset.every_second(options.half)
+            if dataset.name in results:
+                raise ConfigError(f"{folder}: a set called '{dataset.name}' was judged before; expected sets of different names")
             rows = judge_baselines(dataset, protocol)
             rows |= {name: judge_set(candidate, dataset, protocol) for name, candidate in candidates.items()}
             print(format_judgements(dataset.name, rows, protocol))

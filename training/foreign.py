@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -34,6 +34,7 @@ class PredictionFolder:
     holds: str = "depth"  # of HOLDS
     scale: float = 1.0
     resize: bool = False  # take files of any size for the whole image, at a network's resolution; else the size must fit
+    used: dict[Path, str] = field(default_factory=dict, init=False, compare=False)  # which image a file was read for
 
     def __post_init__(self) -> None:
         if not self.folder.is_dir() or not any(file.suffix in SUFFIXES for file in self.folder.rglob("*")):
@@ -89,6 +90,10 @@ class PredictionFolder:
             for suffix in SUFFIXES:
                 file = folder / candidate.with_suffix(suffix)
                 if file.is_file():
+                    if self.used.setdefault(file, name) != name:
+                        raise InputError(
+                            f"{file}: would be taken for {self.used[file]} and {name}; expected the images' folders, too"
+                        )
                     return file
         raise SkipError(f"no prediction in {folder}")
 

@@ -246,6 +246,8 @@ def test_several_models_and_predictions_in_one_table(
     assert rows["bad"]["abs_rel"] == pytest.approx(0, abs=1e-6)
     capsys.readouterr()
     for wrong, message in (
+        ([data, theirs[0]], "--predictions belong to one set; found 2"),
+        ([data], "a set called 'set' was judged before"),
         (["--predictions", "bad"], "--predictions bad: expected NAME=FOLDER"),
         ([*theirs, theirs[0]], "the name 'good' is taken"),
         (["--predictions", f"far={tmp_path / 'nowhere'}"], "nowhere: holds no prediction"),

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from depth_ros.types import CameraModel, InputError
-from training.data.truth import EvaluationSet, open_evaluation_set
+from depth_ros.types import CameraModel, Frame, InputError
+from training.data.truth import EvaluationItem, EvaluationSet, open_evaluation_set
 from training.foreign import PredictionFolder
 from training.judging import judge_set
 from training.protocols import PROTOCOLS
@@ -95,6 +95,20 @@ def test_files_that_cannot_be_used_are_counted(dataset, write, truths) -> None: 
     (folder / "000002.npy").write_bytes(b"no array")
     with pytest.raises(InputError, match=r"set: no image has truth to compare with .*1 images: unreadable in .*theirs"):
         judge_set(PredictionFolder(folder), dataset, RAW)
+
+
+def test_a_file_stands_for_one_image(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Drives count their images alike: files without the drives' folders would be taken for both."""
+    (tmp_path / "theirs" / "b").mkdir(parents=True)
+    for name in ("7.npy", "b/7.npy"):
+        np.save(tmp_path / "theirs" / name, np.full((20, 40), 5.0))
+    images, truth = np.zeros((20, 40, 3), np.uint8), np.full((20, 40), 5.0, np.float32)
+    items = [EvaluationItem(name, Frame(images, CAMERA, 0, name), truth) for name in ("a/7.jpg", "b/7.jpg", "c/7.jpg")]
+    theirs = PredictionFolder(tmp_path / "theirs")
+    for item in (*items[:2], *items[:2]):
+        assert theirs.predict(item, RAW).depth.shape == (20, 40)
+    with pytest.raises(InputError, match=r"7\.npy: would be taken for a/7.jpg and c/7.jpg"):
+        theirs.predict(items[2], RAW)
 
 
 def test_a_networks_resolution_is_resized_if_asked(tmp_path, write_set, write) -> None:  # type: ignore[no-untyped-def]
