@@ -76,8 +76,8 @@ def _open_precision(run: RunConfig) -> Precision:
     """The plugin for run.precision on run.accelerator."""
     if run.precision == "32-true":
         return Precision()
-    on_gpu = run.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return NetworkPrecision(run.precision, device="cuda" if on_gpu else "cpu")
+    found = None if run.accelerator == "cpu" else torch.accelerator.current_accelerator()
+    return NetworkPrecision(run.precision, device=found.type if found else "cpu")
 
 
 def _to_float(value: Any) -> Any:

@@ -229,7 +229,7 @@ def measure_loader(config: TrainConfig, count: int) -> str:
 
 def _show(bar: Any, step: int, values: dict[str, float], batch_size: int) -> None:
     """Loss, rate and speed on the progress bar; a line for a validation."""
-    speed = batch_size * (bar.format_dict["rate"] or 0.0)
+    speed = batch_size * (step - bar.initial) / bar.format_dict["elapsed"]
     bar.set_postfix({"loss": f"{values['train/loss']:.4f}", "lr": f"{values['lr']:.2g}", "images/s": f"{speed:.1f}"})
     if "val/loss" in values:
         bar.write(f"step {step}: validation loss {values['val/loss']:.4f}")

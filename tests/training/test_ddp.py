@@ -53,8 +53,8 @@ def test_a_signal_to_one_process_stops_both_and_one_alone_goes_on(alone: Path, t
     wait_for_rows(folder, 1, process)
     os.kill(process.pid, signal.SIGTERM)
     code, _, err = finish(process)
-    step = read_checkpoint(folder / "last.ckpt")["step"]
     assert code == 143, err
+    step = read_checkpoint(folder / "last.ckpt")["step"]
     assert err.count("stopped at step") == 1
     assert "Traceback" not in err
     assert 1 <= step < 4
