@@ -15,7 +15,6 @@ from depth_ros.metrics import RELIABILITY_LEVELS
 from training.data.truth import EvaluationSet
 from training.judging import Candidate, Judgement
 from training.protocols import Protocol
-from training.report_figures import depth_bins_figure, reliability_figure, sheet_figures, sparsification_figure
 from training.tables import FOOTNOTE, Table, depth_cells, group_cells, headline, notes, uncertainty_cells
 
 SHEETS = 4  # images of the set that are shown
@@ -55,6 +54,9 @@ def to_html(
     dataset: EvaluationSet, rows: Mapping[str, Judgement], candidates: Mapping[str, Candidate], protocol: Protocol
 ) -> str:
     """The report of one set as one HTML page with its figures inside."""
+    # Here, since matplotlib takes a second to import, and whoever only evaluates or exports does not need it.
+    from training.report_figures import depth_bins_figure, reliability_figure, sheet_figures, sparsification_figure
+
     scores, scalings = {name: j.scores for name, j in rows.items()}, {name: j.scaling for name, j in rows.items()}
     parts = [f"<h1>{html.escape(dataset.name)}</h1>"]
     parts += [f"<p>{html.escape(line)}</p>" for line in headline(dataset.name, scores, scalings, protocol)]
