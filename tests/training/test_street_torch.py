@@ -75,6 +75,15 @@ def test_many_views_at_once_are_each_as_if_alone(monkeypatch: pytest.MonkeyPatch
             assert torch.equal(getattr(alone, name)[0], getattr(together, name)[i])
 
 
+@pytest.mark.parametrize(("seed", "config"), [WORLDS[1], WORLDS[4]])
+def test_every_tensor_is_made_on_the_renderers_device(seed: int, config: StreetConfig) -> None:
+    """One that is made on the default device instead, here one that holds no numbers, cannot be mixed with the others."""
+    world, _, poses = view_of(seed, config)
+    with torch.device("meta"):
+        views = TorchRenderer("cpu").render(world, kitti_camera(52, 16), torch.from_numpy(poses), TIMES)
+    assert all(tensor.device.type == "cpu" for tensor in views)
+
+
 def test_it_refuses_what_the_compiled_renderer_refuses() -> None:
     with pytest.raises(InputError, match="above the ground"):
         TorchRenderer("cpu").render(Street(0), kitti_camera(52, 16), torch.eye(4)[None], [1.0])
