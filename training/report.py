@@ -64,7 +64,9 @@ def to_html(
     parts += ["<h2>Depth</h2>", table_html(depth_cells(scores, scalings, protocol)), f"<p>{html.escape(FOOTNOTE)}</p>"]
     parts += ["<h2>Uncertainty</h2>", table_html(uncertainty_cells(rows)), sparsification_figure(rows), reliability_figure(rows)]
     parts += ["<h2>Where the errors are</h2>", table_html(group_cells(rows)), depth_bins_figure(rows)]
-    sheets = sheet_figures(dataset, {name: candidates[name] for name in rows if name in candidates}, protocol, SHEETS)
+    count = max(int(j.scores["images"]) for j in rows.values())
+    shown = np.linspace(0, count - 1, min(SHEETS, count)).round().astype(int).tolist()  # spread over the set
+    sheets = sheet_figures(dataset, {name: candidates[name] for name in rows if name in candidates}, protocol, shown)
     parts += ["<h2>Images</h2>", *sheets] if sheets else []
     title = html.escape(f"{dataset.name}, {protocol.name}")
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import matplotlib as mpl
@@ -24,7 +24,7 @@ METRIC_NAMES = {"abs_rel": "AbsRel", "rmse": "RMSE [m]", "delta1": "1 - delta1"}
 STYLES = {"sigma": "-", "oracle": "--", "depth": ":", "disparity": "-.", "gradient": (0, (1, 4))}
 SHEET_WIDTH = 560  # [px] of one panel
 ERROR_RANGE = 0.5  # relative error at which the error map is brightest
-NEAREST_M = 2.0  # where the depth map is brightest
+NEAREST = 1 / 40  # of the cap: where the depth map is brightest, 2 m of 80 m
 mpl.rcParams.update(
     {
         "svg.fonttype": "none",
@@ -83,10 +83,15 @@ def depth_bins_figure(rows: Mapping[str, Judgement]) -> str:
     return _svg(figure)
 
 
-def sheet_figures(dataset: EvaluationSet, candidates: Mapping[str, Candidate], protocol: Protocol, count: int) -> list[str]:
-    """For `count` images spread over the set: the image, its truth, and each candidate's depth, error and sigma."""
-    wanted = set(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist())
-    return [_sheet(item, candidates, protocol) for number, item in enumerate(dataset) if number in wanted]
+def sheet_figures(
+    dataset: EvaluationSet, candidates: Mapping[str, Candidate], protocol: Protocol, shown: Sequence[int]
+) -> list[str]:
+    """The image, its truth, and each candidate's depth, error and sigma, for the images with these numbers.
+
+    Only images with truth that counts by the protocol have a number.
+    """
+    judged = (item for item in dataset if protocol.mask(item.truth).any())
+    return [_sheet(item, candidates, protocol) for number, item in enumerate(judged) if number in shown]
 
 
 def _sheet(item: EvaluationItem, candidates: Mapping[str, Candidate], protocol: Protocol) -> str:
@@ -109,7 +114,7 @@ def _sheet(item: EvaluationItem, candidates: Mapping[str, Candidate], protocol: 
 
 def depth_picture(depth: Float32Array, cap_m: float) -> UInt8Array:
     """Inverse depth as colours (H, W, 3), near is bright; +inf is as dark as the cap, no depth is grey."""
-    shown = np.clip((1 / np.clip(depth, NEAREST_M, cap_m) - 1 / cap_m) / (1 / NEAREST_M - 1 / cap_m), 0, 1)
+    shown = (cap_m / np.clip(depth, NEAREST * cap_m, cap_m) - 1) / (1 / NEAREST - 1)
     return scale_picture(np.sqrt(shown), "magma")
 
 

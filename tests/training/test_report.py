@@ -113,15 +113,18 @@ def test_the_json_holds_the_curves_and_no_number_that_json_does_not_know(tmp_pat
     assert found["details"]["street"]["odd"]["reliability"] is None
 
 
-def test_an_image_without_prediction_is_said_on_its_sheet(tmp_path: Path, dataset: EvaluationSet) -> None:
+def test_an_image_without_prediction_is_said_on_its_sheet(tmp_path: Path, folder: Path, dataset: EvaluationSet) -> None:
+    (folder / "depth" / "000005.png").unlink()
     (tmp_path / "theirs").mkdir()
     np.save(tmp_path / "theirs" / "000000.npy", np.full((32, 64), 7.0))
     theirs = PredictionFolder(tmp_path / "theirs")
-    rows = {"theirs": judge_set(theirs, dataset, RAW)}
+    rows = judge_baselines(dataset, RAW) | {"theirs": judge_set(theirs, dataset, RAW)}
     text = write_report(tmp_path, dataset, rows, {"theirs": theirs}, RAW).read_text()
-    assert text.count("theirs: no prediction in ") == 3  # of four sheets
-    assert "5 of 6 images not judged: no prediction in" in text
-    assert text.count("<svg") == 2  # no reliability without sigma
+    assert re.findall(r"<h3>(.*?)</h3>", text) == ["000000.png", "000001.png", "000003.png", "000004.png"]
+    assert text.count("theirs: no prediction in ") == 3
+    assert "4 of 6 images not judged: no prediction in" in text
+    assert "1 of 6 images not judged: no truth file" in text
+    assert text.count("<svg") == 2  # no reliability: only the baselines have a sigma
 
 
 def test_a_figure_can_be_repeated(dataset: EvaluationSet) -> None:
