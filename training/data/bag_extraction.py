@@ -28,7 +28,7 @@ IMAGE, COMPRESSED, INFO = (f"sensor_msgs/msg/{name}" for name in ("Image", "Comp
 MARGIN = 1.25  # images are stored this much larger than the network's input (or more, for zoomed crops)
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95]
 JPEG_START, JPEG_END, TAIL = b"\xff\xd8", b"\xff\xd9", 1024
-LEAST_IMAGES = 30
+LEAST_IMAGES = 20
 STANDING_M = 0.01  # less between two images is none: the picture moved because of traffic, or the robot turned on the spot
 
 

@@ -116,6 +116,7 @@ def _interpolate(wanted: Float64Array, times_s: Float64Array, path: Float64Array
         return places
     after = np.searchsorted(times_s, wanted).clip(1, len(times_s) - 1)
     known = (wanted >= times_s[0]) & (wanted <= times_s[-1]) & (times_s[after] - times_s[after - 1] <= max_gap_s)
+    known |= wanted == times_s[after]  # where a gap ends
     for axis in range(3):
         places[known, axis] = np.interp(wanted[known], times_s, path[:, axis])
     return places

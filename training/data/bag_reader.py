@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -126,14 +127,19 @@ def mend_mcap(file: Path, target: Path) -> Path:
 
 
 def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
-    while count > 0:
-        block = source.read(min(count, _COPY_BYTES))
+    while block := source.read(min(count, _COPY_BYTES)):
         target.write(block)
         count -= len(block)
 
 
 def _open(path: Path) -> AnyReader:
-    return AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+    return AnyReader([path], default_typestore=_ros_types())
+
+
+@cache
+def _ros_types() -> Any:
+    """Message definitions for bags that bring none; their making takes a while."""
+    return get_typestore(Stores.ROS2_JAZZY)
 
 
 def _why_not(path: Path) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from depth_ros.types import Float32Array, UInt8Array
 
 WIDTH = 416  # [px] at which motion is measured
-CORNERS, LEAST_CORNERS = 150, 15
+CORNERS, LEAST_CORNERS = 100, 15
 WINDOW = (15, 15)  # [px] of the tracker
 ROUND_TRIP_PX = 1.0  # a point that is tracked there and back returns to within this
 LOST = 0.15  # share of points still found below which two images do not show the same place: a cut
