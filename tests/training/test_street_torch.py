@@ -43,7 +43,7 @@ def test_rays_meet_the_same_parts_at_the_same_depth(seed: int, config: StreetCon
         same = np.where(found >= 0, found - before, found) == hit
         assert same.mean() >= 0.999
         near = same & (depth < 200.0)
-        assert np.abs(depths[view].numpy()[near] - depth[near]).max() < 1e-3
+        assert np.abs(depths[view].numpy()[near] - depth[near]).max() < 1e-6
 
 
 @pytest.mark.parametrize(("seed", "config"), WORLDS)

@@ -60,7 +60,7 @@ class Views:
 
     def rays(self, view: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the world directions dx, dh (up), dz, of unit z in the camera, through pixels u, v of these views."""
-        a, b = (u - self.camera.cx) / self.camera.fx, (v - self.camera.cy) / self.camera.fy
+        a, b = (u.double() - self.camera.cx) / self.camera.fx, (v.double() - self.camera.cy) / self.camera.fy
         R = self.poses[view, :3, :3]
         dx, dy, dz = (R[..., i, 0] * a + R[..., i, 1] * b + R[..., i, 2] for i in range(3))
         return dx, -dy, dz
