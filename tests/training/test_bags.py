@@ -378,7 +378,7 @@ def test_without_odometry_the_choice_is_the_users(drive, tmp_path, capsys) -> No
     """Nothing gives metres: the recipe stops and says what can be done; told so, it trains depth up to one factor."""
     write_bag(tmp_path / "bag", [m for m in recorded(drive) if m[0] != ODOMETRY])
     with pytest.warns(
-        UserWarning, match="without odometry nothing in this bag says how long a metre is; give method.camera_height"
+        UserWarning, match="without odometry nothing in this bag says how long a metre is: --set method.velocity=0 "
     ):
         assert train.main(shipped(tmp_path)) == 1
     assert "method.velocity needs the distance between frames" in capsys.readouterr().err

@@ -94,7 +94,10 @@ class BagReader:
             else:
                 parts.append(file)
         if not parts:
-            raise InputError(f"{self.path}: not a bag that can be read ({reason}); expected a ROS 2 bag, MCAP or sqlite3")
+            raise InputError(
+                f"{self.path}: not a bag that can be read ({reason}); expected a ROS 2 bag, MCAP or sqlite3 (whose own .recover "
+                "command may save a cut-off .db3)"
+            )
         if self.path.is_dir():
             self._report(f"the folder is not whole ({reason}), its files are read one by one")
         return parts

@@ -110,8 +110,7 @@ def _announce(report: dict[str, Any]) -> None:
         )
     if not report["odometry"]:
         warnings.warn(
-            f"{report['bag']}: without odometry nothing in this bag says how long a metre is; "
-            "give method.camera_height, or train depth up to one factor: "
-            "--set method.velocity=0 --set method.normalise_disparity=true",
+            f"{report['bag']}: without odometry nothing in this bag says how long a metre is: --set method.velocity=0 "
+            "--set method.normalise_disparity=true trains depth up to one factor, with method.camera_height in metres",
             stacklevel=2,
         )
