@@ -1,0 +1,176 @@
+"""What Monodepth2 and true depth teach, each run with equal steps and two seeds, beside the mean map.
+
+    python benchmarks/learning.py [--suite streets] [--seeds 0 1] [--data ../shared/data]
+
+Suite `streets`: the procedural world, judged on 96 views of streets and textures that no run has seen. Suite `kitti`: stereo
+video (KITTI odometry 06, 51 grey pairs), judged on KITTI Stereo 2015. A run that was interrupted goes on; a finished one is not
+repeated (remove runs/learning to start over). About an hour for both on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.report import machine
+from depth_ros.types import InputError
+from training.config import ConfigError
+from training.data.recording import Target
+from training.data.truth import EvaluationSet, open_evaluation_set
+from training.evaluate import open_model
+from training.judging import Judgement, judge_baselines, judge_set
+from training.protocols import PROTOCOLS
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = Path("runs/learning")
+PROTOCOL = PROTOCOLS["kitti2015"]
+COLUMNS = ("abs_rel", "abs_rel_median_scaled", "rmse", "delta1", "aurg_abs_rel")
+RAW = ("abs_rel", "rmse", "delta1")  # in metres: not for depth that is true up to a factor, whose are median-scaled
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Runs that differ in what they learn from, and nothing else."""
+
+    config: str  # YAML that all share
+    runs: dict[str, tuple[str, ...]]  # name -> overrides
+
+    def open(self, data: Path) -> EvaluationSet:
+        """The images that judge this suite's runs."""
+        raise NotImplementedError
+
+
+class Streets(Suite):
+    """The street world at 192x64."""
+
+    def open(self, data: Path) -> EvaluationSet:
+        """Streets with the textures that training does not show."""
+        from training.data.street import StreetConfig, kitti_camera
+        from training.data.street_samples import StreetSamples, StreetTruth
+
+        samples = StreetSamples(kitti_camera(192, 64), 96, seed=900, config=StreetConfig(textures="test"))
+        truth = StreetTruth(samples, "unseen streets")
+        return EvaluationSet("unseen streets", tuple(Target(truth, index) for index in range(len(truth))))
+
+
+class Kitti(Suite):
+    """Real stereo video at 416x128."""
+
+    def open(self, data: Path) -> EvaluationSet:
+        """KITTI Stereo 2015."""
+        return open_evaluation_set(data / "kitti2015_stereo")
+
+
+SUITES: dict[str, Suite] = {
+    "streets": Streets(
+        "benchmarks/learning_streets.yaml",
+        {
+            "supervised": ("method.name=supervised",),
+            "stereo": ("data.street_views=[right]",),
+            "mono, known poses": ("data.street_views=[before, after]",),
+            "mono, learned poses": (
+                "data.street_views=[before, after]",
+                "data.known_poses=false",
+                "method.normalise_disparity=true",
+            ),
+        },
+    ),
+    "kitti": Kitti(
+        "benchmarks/learning_kitti.yaml",
+        {
+            "M, learned poses": ("data.known_poses=false", "method.normalise_disparity=true"),
+            "M, known poses": (),
+            "S": ("data.stereo=true", "data.offsets=[[]]"),
+            "MS, learned poses": ("data.stereo=true", "data.known_poses=false"),
+            "MS, known poses": ("data.stereo=true",),
+        },
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", choices=SUITES, nargs="+", default=list(SUITES), help="which (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="(default: 0 1)")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="real data (default: ../shared/data)")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="for every run, for example run.max_steps=20")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at a time (default: one per core)")
+    out = ROOT / "benchmarks" / "results" / "learning.json"
+    parser.add_argument("--out", type=Path, default=out, help="JSON to write (default: benchmarks/results/learning.json)")
+    options = parser.parse_args(arguments)
+    os.chdir(ROOT)
+    command = shlex.join(["python", "benchmarks/learning.py", *(sys.argv[1:] if arguments is None else arguments)])
+    report: dict[str, Any] = {"command": command, **machine(), "results": {}}
+    try:
+        for name in options.suite:
+            report["results"][name] = run_suite(name, options)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except (ConfigError, InputError, OSError, subprocess.CalledProcessError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run_suite(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train and judge every run of a suite with every seed; print and return {row: {figure: values of the seeds}}."""
+    suite = SUITES[name]
+    jobs = [(run, seed) for seed in options.seeds for run in suite.runs]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        checkpoints = list(pool.map(lambda job: train(suite, name, *job, options), jobs))
+    dataset = suite.open(options.data)
+    rows = {row: [figures(judged)] for row, judged in judge_baselines(dataset, PROTOCOL).items()}
+    for (run, _), checkpoint in zip(jobs, checkpoints, strict=True):
+        rows.setdefault(run, []).append(figures(judge_set(open_model(checkpoint), dataset, PROTOCOL)))
+    print(f"{name}: {len(dataset)} images. {PROTOCOL.describe()}\n{table(rows)}", flush=True)
+    return {
+        "protocol": PROTOCOL.describe(),
+        "rows": {row: {c: [s.get(c) for s in seeds] for c in COLUMNS} for row, seeds in rows.items()},
+    }
+
+
+def figures(judged: Judgement) -> dict[str, float]:
+    """The columns of one run; those in raw metres only where the run's depth is metric."""
+    return {c: judged.scores[c] for c in COLUMNS if c in judged.scores and (judged.scaling == "none" or c not in RAW)}
+
+
+def train(suite: Suite, name: str, run: str, seed: int, options: argparse.Namespace) -> Path:
+    """Train one run in a process of its own, on one thread; return its best checkpoint."""
+    folder = RUNS / name / f"{run.replace(', ', '_').replace(' ', '_')}_{seed}"
+    changes = (f"data.root={options.data}", *suite.runs[run], f"run.seed={seed}", f"run.dir={folder}", *options.set)
+    command = [sys.executable, "-m", "training.train", suite.config]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("a") as log:
+        subprocess.run(
+            [*command, *(word for change in changes for word in ("--set", change))],
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log, check=True,
+        )  # fmt: skip
+    return folder / "best.ckpt"
+
+
+def table(rows: dict[str, list[dict[str, float]]]) -> str:
+    """Mean over the seeds, and half their range, for a reader."""
+    lines = [" " * 20 + "".join(f"{column:>24}" for column in COLUMNS)]
+    for row, seeds in rows.items():
+        values = [[scores[c] for scores in seeds if c in scores] for c in COLUMNS]
+        cells = [f"{np.mean(v):.3f} +- {np.ptp(v) / 2:.3f}" if v else "-" for v in values]
+        lines.append(f"{row:20}" + "".join(f"{cell:>24}" for cell in cells))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
