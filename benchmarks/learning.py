@@ -59,7 +59,7 @@ class Streets(Suite):
     def open(self, data: Path) -> EvaluationSet:
         """Streets with the textures that training does not show."""
         from training.data.street import StreetConfig, kitti_camera
-        from training.data.street_samples import StreetSamples, StreetTruth
+        from training.data.street.samples import StreetSamples, StreetTruth
 
         samples = StreetSamples(kitti_camera(192, 64), 96, seed=900, config=StreetConfig(textures="test"))
         truth = StreetTruth(samples, "unseen streets")

@@ -17,7 +17,7 @@ from depth_ros.types import CameraModel
 from training.batch import Batch, collate
 from training.config import TrainConfig, merge
 from training.data.street import Street, StreetConfig, kitti_camera
-from training.data.street_samples import StreetSamples
+from training.data.street.samples import StreetSamples
 from training.methods import Method, SelfTeaching, build_method
 
 SMALL = {

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from depth_ros.types import CameraModel, Distortion, InputError
-from training.data import street, street_sheet
-from training.data.street import Rendering, Street, StreetConfig, kitti_camera
-from training.data.street_cast import ELLIPSOID, FRUSTUM, GROUND, PART, cast
-from training.data.street_light import CELL, CELLS_X, Light, lit_share, shadow_grid
-from training.data.street_ride import CAR
-from training.data.street_texture import FOLIAGE, PLAIN
+from training.data.street import Rendering, Street, StreetConfig, kitti_camera, sheet
+from training.data.street import __main__ as command
+from training.data.street.cast import ELLIPSOID, FRUSTUM, GROUND, PART, cast
+from training.data.street.light import CELL, CELLS_X, Light, lit_share, shadow_grid
+from training.data.street.ride import CAR
+from training.data.street.texture import FOLIAGE, PLAIN
 
 CLIP = Path(__file__).resolve().parents[2] / "assets" / "street"
 CAMERA = kitti_camera(208, 64)
@@ -275,7 +275,7 @@ def test_the_clip_that_ships_is_what_the_street_renders(tmp_path: Path) -> None:
     expected = [camera.fx, 0, camera.cx, 0, camera.fy, camera.cy, 0, 0, 1]
     assert calibration["camera_matrix"]["data"] == pytest.approx(expected, abs=1e-5)
 
-    street_sheet.write_clip(tmp_path, street_sheet.CLIP_SEED, frames=1)
+    sheet.write_clip(tmp_path, sheet.CLIP_SEED, frames=1)
     fresh, shipped = (cv2.imread(str(root / "depth" / "000000.png"), cv2.IMREAD_UNCHANGED) for root in (tmp_path, CLIP))
     assert np.mean(np.abs(fresh.astype(int) - shipped) <= 1) > 0.999
     fresh, shipped = (cv2.imread(str(root / "image" / "000000.jpg")) for root in (tmp_path, CLIP))
@@ -284,8 +284,8 @@ def test_the_clip_that_ships_is_what_the_street_renders(tmp_path: Path) -> None:
 
 def test_the_sheet_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(street_sheet, "SHEET", street_sheet.SHEET[:1])
-    street.main(["--preview"])
+    monkeypatch.setattr(sheet, "SHEET", sheet.SHEET[:1])
+    command.main(["--preview"])
     assert cv2.imread("out/street.png").shape == (128, 4 * 416, 3)
     with pytest.raises(OSError, match="cannot be written"):
-        street.main(["--preview", "out/street.nothing"])
+        command.main(["--preview", "out/street.nothing"])

@@ -8,7 +8,7 @@ import pytest
 from depth_ros.types import CameraModel
 from training.config import ConfigError
 from training.data.street import Street, StreetConfig
-from training.data.street_samples import StreetSamples
+from training.data.street.samples import StreetSamples
 
 
 def test_views_are_where_they_are_said_to_be(camera: CameraModel) -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from depth_ros.types import CameraModel, InputError
 from training.data.street import Rendering, Street, StreetConfig, kitti_camera
-from training.data.street_light import lamp_light
-from training.data.street_room import DOOR_WIDTH, draw_zones, walk
-from training.data.street_texture import BARE, PAINT
+from training.data.street.light import lamp_light
+from training.data.street.room import DOOR_WIDTH, draw_zones, walk
+from training.data.street.texture import BARE, PAINT
 
 WIDE = CameraModel(96, 64, 60.0, 60.0, 47.5, 31.5)
 CAMERA = kitti_camera(208, 64)

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from depth_ros.types import CameraModel, InputError
-from training.data import street_torch
-from training.data.street import Street, StreetConfig, kitti_camera, pinhole
-from training.data.street_cast import cast
-from training.data.street_torch import TorchRenderer
-from training.data.street_torch_cast import cast as torch_cast
-from training.data.street_torch_cast import gather_views
+from training.data.street import Street, StreetConfig, kitti_camera
+from training.data.street.cast import cast
+from training.data.street.twin import renderer as twin
+from training.data.street.twin.cast import cast as torch_cast
+from training.data.street.twin.cast import gather_views
+from training.data.street.twin.renderer import TorchRenderer
+from training.data.street.world import pinhole
 
 TIMES = (3.0, 4.5)
 INDOORS = CameraModel(72, 48, 50.0, 50.0, 35.5, 23.5)
@@ -64,7 +65,7 @@ def test_the_pictures_and_masks_are_the_same(seed: int, config: StreetConfig) ->
 
 
 def test_many_views_at_once_are_each_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(street_torch, "VIEWS_AT_ONCE", 2)
+    monkeypatch.setattr(twin, "VIEWS_AT_ONCE", 2)
     world, camera = Street(6, StreetConfig(movers=1.0)), kitti_camera(52, 16)
     times = (1.0, 4.0, 20.0)
     poses, renderer = torch.from_numpy(np.stack([world.pose(t_s) for t_s in times])), TorchRenderer("cpu")

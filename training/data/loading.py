@@ -115,6 +115,6 @@ def _subset(targets: Sequence[Target], share: float, seed: int) -> list[Target]:
 
 
 def _streets(camera: CameraModel, config: DataConfig, seed: int, count: int) -> Dataset[Sample]:
-    from training.data.street_samples import StreetSamples  # compiles too
+    from training.data.street.samples import StreetSamples  # compiles too
 
     return StreetSamples(camera, count, views=config.street_views, seed=seed * count, known_poses=config.known_poses)

@@ -1,0 +1,1 @@
+"""The same worlds in torch, for a GPU: many views at once."""
