@@ -31,8 +31,8 @@ from training.config import ConfigError
 from training.data.recording import Target
 from training.data.truth import EvaluationSet, open_evaluation_set
 from training.evaluate import open_model
-from training.judging import Judgement, judge_baselines, judge_set
-from training.protocols import PROTOCOLS
+from training.judging.judge import Judgement, judge_baselines, judge_set
+from training.judging.protocols import PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = Path("runs/learning")

@@ -17,9 +17,7 @@ BACKENDS = ("onnxruntime", "openvino", "tensorrt", "cuda")
 # What training may use of depth_ros, besides the plain types.
 BRIDGE = {
     "training.evaluate": ("bundle", "engines", "estimator"),
-    "training.foreign": ("bundle",),
-    "training.protocols": ("estimator", "metrics"),
-    **dict.fromkeys(("training.judging", "training.breakdown", "training.report", "training.report_figures"), ("metrics",)),
+    "training.judging": ("bundle", "estimator", "metrics"),
     "training.export": ("bundle", "engines", "estimator", "metrics", "truth"),
     "training.robustness": ("bundle", "engines", "estimator", "metrics"),
     "training.data": ("calibration", "images", "truth"),
@@ -39,14 +37,17 @@ TRAINING_LAYERS = (
     ("networks", "uncertainty"),
     ("methods",),
     ("checkpoint",),
-    ("protocols", "breakdown", "baselines"),
     ("judging",),
-    ("foreign", "tables"),
-    ("report", "report_figures"),
     ("evaluate",),
     ("train", "export", "robustness"),
 )
-PACKAGES = (("depth_ros", ROBOT_LAYERS), ("depth_ros.ros", ROS_LAYERS), ("training", TRAINING_LAYERS))
+JUDGING_LAYERS = (("protocols", "breakdown", "baselines"), ("judge",), ("foreign", "tables"), ("figures",), ("report",))
+PACKAGES = (
+    ("depth_ros", ROBOT_LAYERS),
+    ("depth_ros.ros", ROS_LAYERS),
+    ("training", TRAINING_LAYERS),
+    ("training.judging", JUDGING_LAYERS),
+)
 
 
 def module_of(file: Path) -> str:

@@ -24,12 +24,12 @@ from depth_ros.types import Float32Array, Frame, InputError, UInt8Array
 from training.checkpoint import load_method
 from training.config import ConfigError
 from training.data.truth import EvaluationItem, EvaluationSet, open_evaluation_set
-from training.foreign import HOLDS, PredictionFolder
-from training.judging import Candidate, Judgement, Scores, judge_baselines, judge_set
+from training.judging.foreign import HOLDS, PredictionFolder
+from training.judging.judge import Candidate, Judgement, Scores, judge_baselines, judge_set
+from training.judging.protocols import ALLOWED, PROTOCOLS, SCALINGS, Prediction, Protocol, inverse, resized
+from training.judging.report import write_json, write_report
+from training.judging.tables import depth_table, format_judgements
 from training.methods import Predictor
-from training.protocols import ALLOWED, PROTOCOLS, SCALINGS, Prediction, Protocol, inverse, resized
-from training.report import write_json, write_report
-from training.tables import depth_table, format_judgements
 
 IN_RANGE = 0.8  # of the network's largest depth, which its sigmoid never reaches: what it puts beyond is sky
 DEFAULT_PROTOCOL = PROTOCOLS["kitti2015"]

@@ -2,7 +2,7 @@
 
 python -m training.robustness models/default ../shared/data/kitti2015_stereo --severities 1,3,5 --json robustness.json
 
-KITTI-C-like: see training.data.corruptions for what differs from KITTI-C. The corruption is applied at the network's input
+KITTI-C-like: see training.data.corruptions.table for what differs from KITTI-C. The corruption is applied at the network's input
 resolution, as RoboDepth does, so every model sees it at its own; depth is scaled per image by the median.
 Above the DEE of the mean map, which looks at no image, a model would do better to close its eyes.
 """
@@ -25,10 +25,10 @@ from depth_ros.bundle import BundleError
 from depth_ros.engines import EngineError
 from depth_ros.types import Frame, InputError
 from training.config import ConfigError
-from training.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from training.data.corruptions.table import CORRUPTIONS, SEVERITIES, corrupt
 from training.data.truth import EvaluationItem, EvaluationSet, open_evaluation_set
 from training.evaluate import Model, evaluate_baselines, open_model
-from training.protocols import PROTOCOLS, SCALINGS, align
+from training.judging.protocols import PROTOCOLS, SCALINGS, align
 
 BENCHMARK = "KITTI-C-like: 18 corruptions, frost synthesised; corrupted at the network's input resolution"
 PROTOCOL = PROTOCOLS["eigen"]  # KITTI-C are the images of its test split

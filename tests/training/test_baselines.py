@@ -10,7 +10,7 @@ import pytest
 
 from depth_ros.metrics import depth_errors, garg_crop, valid_truth
 from depth_ros.types import InputError
-from training.baselines import gather
+from training.judging.baselines import gather
 
 
 def statistics(truths):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.breakdown import (
+from training.judging.breakdown import (
     Breakdown,
     Tally,
     depth_edges,

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from depth_ros.types import InputError
-from training.data import corruptions_blur as blur
-from training.data import corruptions_noise as noise
-from training.data import corruptions_weather as weather
-from training.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, main
+from training.data.corruptions import blur, noise, weather
+from training.data.corruptions.__main__ import main
+from training.data.corruptions.table import CORRUPTIONS, SEVERITIES, corrupt
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDLESS = {"brightness", "contrast", "defocus_blur", "zoom_blur", "color_quant", "pixelate", "jpeg_compression"}
@@ -68,7 +67,7 @@ def test_the_seed_decides_every_pixel(street: np.ndarray, name: str) -> None:
 
 def test_another_process_draws_the_same_pixels() -> None:
     script = (
-        "import hashlib, numpy as np; from training.data.corruptions import CORRUPTIONS, corrupt; "
+        "import hashlib, numpy as np; from training.data.corruptions.table import CORRUPTIONS, corrupt; "
         "image = (np.arange(40 * 64 * 3) * 37 % 256).astype(np.uint8).reshape(40, 64, 3); "
         "digest = hashlib.sha256(b''.join(corrupt(image, name, 4, 123).tobytes() for name in CORRUPTIONS)).hexdigest()"
     )

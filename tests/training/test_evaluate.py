@@ -28,9 +28,9 @@ from training.evaluate import (
     open_model,
     post_process,
 )
-from training.judging import judge_set
+from training.judging.judge import judge_set
+from training.judging.protocols import PROTOCOLS, Prediction
 from training.methods import Method
-from training.protocols import PROTOCOLS, Prediction
 
 CAMERA = CameraModel(64, 32, 50.0, 50.0, 31.5, 15.5)  # the probe bundle's, so that nothing is resized or scaled
 Build = Callable[..., Method]

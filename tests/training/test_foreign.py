@@ -12,9 +12,9 @@ import pytest
 
 from depth_ros.types import CameraModel, Frame, InputError
 from training.data.truth import EvaluationItem, EvaluationSet, open_evaluation_set
-from training.foreign import PredictionFolder
-from training.judging import judge_set
-from training.protocols import PROTOCOLS
+from training.judging.foreign import PredictionFolder
+from training.judging.judge import judge_set
+from training.judging.protocols import PROTOCOLS
 
 CAMERA = CameraModel(40, 20, 50.0, 50.0, 19.5, 9.5)
 RAW, MEDIAN, MIDAS = PROTOCOLS["kitti2015"], PROTOCOLS["eigen"], PROTOCOLS["midas"]

@@ -10,8 +10,8 @@ import pytest
 from depth_ros.types import CameraModel, InputError
 from training.data.recording import Recording, Target
 from training.data.truth import EvaluationItem, EvaluationSet
-from training.judging import SkipError, judge_baselines, judge_set, mean_scores
-from training.protocols import PROTOCOLS, Prediction, Protocol, resized
+from training.judging.judge import SkipError, judge_baselines, judge_set, mean_scores
+from training.judging.protocols import PROTOCOLS, Prediction, Protocol, resized
 
 RAW = PROTOCOLS["kitti2015"]
 CAMERA = CameraModel(60, 40, 50.0, 50.0, 29.5, 19.5)

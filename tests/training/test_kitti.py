@@ -12,11 +12,11 @@ import pytest
 
 from depth_ros.types import InputError
 from training.config import ConfigError, DataConfig
-from training.data import velodyne
 from training.data.clips import Clips
-from training.data.kitti import Drive
-from training.data.kitti_calibration import read_calibration
-from training.data.kitti_splits import Entry, read_split
+from training.data.kitti import velodyne
+from training.data.kitti.calibration import read_calibration
+from training.data.kitti.raw import Drive
+from training.data.kitti.splits import Entry, read_split
 from training.data.sources import open_source
 from training.data.truth import open_evaluation_set
 

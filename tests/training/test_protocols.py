@@ -9,7 +9,7 @@ import pytest
 
 from depth_ros.bundle import KINDS
 from depth_ros.types import InputError
-from training.protocols import ALLOWED, PROTOCOLS, SCALINGS, Prediction, align, median_ratio, resized, scale_and_shift
+from training.judging.protocols import ALLOWED, PROTOCOLS, SCALINGS, Prediction, align, median_ratio, resized, scale_and_shift
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from depth_ros.bundle import ModelBundle
 from depth_ros.types import CameraModel
 from training.data.truth import EvaluationSet, open_evaluation_set
 from training.evaluate import main
-from training.foreign import PredictionFolder
-from training.judging import Judgement, judge_baselines, judge_set
-from training.protocols import PROTOCOLS, Prediction
-from training.report import file_name, write_json, write_report
-from training.report_figures import depth_bins_figure, depth_picture, error_picture, scale_picture
+from training.judging.figures import depth_bins_figure, depth_picture, error_picture, scale_picture
+from training.judging.foreign import PredictionFolder
+from training.judging.judge import Judgement, judge_baselines, judge_set
+from training.judging.protocols import PROTOCOLS, Prediction
+from training.judging.report import file_name, write_json, write_report
 
 CAMERA = CameraModel(64, 32, 50.0, 50.0, 31.5, 15.5)
 RAW = PROTOCOLS["kitti2015"]

@@ -11,7 +11,7 @@ import pytest
 
 from depth_ros.bundle import ModelBundle
 from depth_ros.types import CameraModel, InputError
-from training.data.corruptions import CORRUPTIONS, corrupt
+from training.data.corruptions.table import CORRUPTIONS, corrupt
 from training.data.truth import open_evaluation_set
 from training.evaluate import open_model
 from training.robustness import (

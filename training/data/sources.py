@@ -7,9 +7,9 @@ from collections.abc import Callable
 from training.config import ConfigError, DataConfig
 from training.data.bags import open_bag
 from training.data.diml import open_diml
-from training.data.kitti import open_kitti_raw
-from training.data.kitti_odometry import open_kitti_odometry
-from training.data.kitti_stereo2015 import open_kitti_stereo2015
+from training.data.kitti.odometry import open_kitti_odometry
+from training.data.kitti.raw import open_kitti_raw
+from training.data.kitti.stereo2015 import open_kitti_stereo2015
 from training.data.make3d import open_make3d
 from training.data.nyu import open_nyu
 from training.data.recording import Target

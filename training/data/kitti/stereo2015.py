@@ -14,8 +14,8 @@ from depth_ros.truth import TruthFolder
 from depth_ros.types import BoolArray, CameraModel, Float32Array, InputError, UInt8Array
 from training.config import ConfigError, DataConfig
 from training.data.files import report_missing
-from training.data.kitti_calibration import camera_of, read_calibration, stereo_baseline_m
-from training.data.kitti_frames import MISSING
+from training.data.kitti.calibration import camera_of, read_calibration, stereo_baseline_m
+from training.data.kitti.frames import MISSING
 from training.data.recording import IMAGE_SUFFIXES, Recording, Target, decode, frame_range
 
 TRUTHS = ("disp_occ", "disp_noc")

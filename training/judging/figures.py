@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 from depth_ros.metrics import RELIABILITY_LEVELS
 from depth_ros.types import Float32Array, InputError, UInt8Array
-from training.breakdown import depth_groups
 from training.data.truth import EvaluationItem, EvaluationSet
-from training.judging import Candidate, Judgement, SkipError
-from training.protocols import Prediction, Protocol, align, median_ratio
-from training.tables import ORDERING_NAMES
+from training.judging.breakdown import depth_groups
+from training.judging.judge import Candidate, Judgement, SkipError
+from training.judging.protocols import Prediction, Protocol, align, median_ratio
+from training.judging.tables import ORDERING_NAMES
 
 METRIC_NAMES = {"abs_rel": "AbsRel", "rmse": "RMSE [m]", "delta1": "1 - delta1"}
 STYLES = {"sigma": "-", "oracle": "--", "depth": ":", "disparity": "-.", "gradient": (0, (1, 4))}

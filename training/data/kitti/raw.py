@@ -13,9 +13,9 @@ import numpy as np
 
 from depth_ros.types import Float32Array, Float64Array, InputError
 from training.config import ConfigError, DataConfig
-from training.data import velodyne
 from training.data.files import read_png16, report_missing
-from training.data.kitti_calibration import (
+from training.data.kitti import velodyne
+from training.data.kitti.calibration import (
     camera_of,
     camera_T_reference,
     read_calibration,
@@ -23,9 +23,9 @@ from training.data.kitti_calibration import (
     rigid_transform,
     stereo_baseline_m,
 )
-from training.data.kitti_frames import MISSING, NumberedImages, all_targets
-from training.data.kitti_oxts import load_oxts_poses
-from training.data.kitti_splits import read_split, split_file
+from training.data.kitti.frames import MISSING, NumberedImages, all_targets
+from training.data.kitti.oxts import load_oxts_poses
+from training.data.kitti.splits import read_split, split_file
 from training.data.recording import Target
 
 LEFT, RIGHT = 2, 3  # KITTI's numbers of the colour cameras
@@ -87,7 +87,7 @@ class Drive(NumberedImages):
 def open_kitti_raw(config: DataConfig, part: str) -> list[Target]:
     """`source: kitti_raw`: left and right images of a split, with per-day calibration. Raises InputError or ConfigError.
 
-    data.split is a folder of split files (see training.data.kitti_splits) or "all": every frame, with every tenth drive held
+    data.split is a folder of split files (see training.data.kitti.splits) or "all": every frame, with every tenth drive held
     out as "val" and "test"; a single drive is split by data.train_frames and data.val_frames.
     """
     root, judged = Path(config.root) / config.path, part == "test" or config.depth

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from training.judging import ORDERINGS, Judgement, Scores
-from training.protocols import SCALINGS, Protocol
+from training.judging.judge import ORDERINGS, Judgement, Scores
+from training.judging.protocols import SCALINGS, Protocol
 
 DEPTH_COLUMNS = (
     "abs_rel",

@@ -11,8 +11,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from depth_ros.types import Float32Array
-from training.data.corruptions_blur import motion_kernel
-from training.data.corruptions_noise import gaussian_noise, shot_noise
+from training.data.corruptions.blur import motion_kernel
+from training.data.corruptions.noise import gaussian_noise, shot_noise
 
 CRYSTAL_ANGLE = np.deg2rad(60)  # ice is hexagonal
 NEEDLE_LAYERS = 6  # drawn apart and added up, so that needles overlap

@@ -11,8 +11,8 @@ import numpy as np
 from depth_ros.bundle import KINDS
 from depth_ros.types import Float32Array, InputError
 from training.data.truth import EvaluationItem
-from training.judging import SkipError
-from training.protocols import Prediction, Protocol, resized
+from training.judging.judge import SkipError
+from training.judging.protocols import Prediction, Protocol, resized
 
 SUFFIXES = (".npy", ".png")
 HOLDS = ("depth", "disparity")

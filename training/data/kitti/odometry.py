@@ -14,8 +14,8 @@ import numpy as np
 from depth_ros.types import InputError
 from training.config import ConfigError, DataConfig
 from training.data.files import image_size, report_missing
-from training.data.kitti_calibration import camera_of, camera_T_reference, read_calibration, stereo_baseline_m
-from training.data.kitti_frames import MISSING, NumberedImages, all_targets
+from training.data.kitti.calibration import camera_of, camera_T_reference, read_calibration, stereo_baseline_m
+from training.data.kitti.frames import MISSING, NumberedImages, all_targets
 from training.data.recording import Target, list_images, load_poses
 
 COLOUR, GREY = (2, 3), (0, 1)  # KITTI's numbers of the left and the right cameras

@@ -13,9 +13,9 @@ import numpy as np
 
 from depth_ros.metrics import RELIABILITY_LEVELS
 from training.data.truth import EvaluationSet
-from training.judging import Candidate, Judgement
-from training.protocols import Protocol
-from training.tables import FOOTNOTE, Table, depth_cells, group_cells, headline, notes, uncertainty_cells
+from training.judging.judge import Candidate, Judgement
+from training.judging.protocols import Protocol
+from training.judging.tables import FOOTNOTE, Table, depth_cells, group_cells, headline, notes, uncertainty_cells
 
 SHEETS = 4  # images of the set that are shown
 STYLE = """body{font:15px/1.5 sans-serif;max-width:1200px;margin:2em auto;padding:0 1em;color:#222}
@@ -55,7 +55,7 @@ def to_html(
 ) -> str:
     """The report of one set as one HTML page with its figures inside."""
     # Here, since matplotlib takes a second to import, and whoever only evaluates or exports does not need it.
-    from training.report_figures import depth_bins_figure, reliability_figure, sheet_figures, sparsification_figure
+    from training.judging.figures import depth_bins_figure, reliability_figure, sheet_figures, sparsification_figure
 
     scores, scalings = {name: j.scores for name, j in rows.items()}, {name: j.scaling for name, j in rows.items()}
     parts = [f"<h1>{html.escape(dataset.name)}</h1>"]

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from depth_ros import metrics
 from depth_ros.types import BoolArray, Float32Array, Float64Array, InputError
-from training.baselines import POOLING, gather
-from training.breakdown import Breakdown, image_gradient
 from training.data.truth import EvaluationItem, EvaluationSet
-from training.protocols import Prediction, Protocol, align, median_ratio, scale_and_shift
+from training.judging.baselines import POOLING, gather
+from training.judging.breakdown import Breakdown, image_gradient
+from training.judging.protocols import Prediction, Protocol, align, median_ratio, scale_and_shift
 
 Scores = dict[str, float]
 ORDERINGS = ("sigma", "depth", "disparity", "gradient")  # what pixels are ranked by; all but the first are trivial

@@ -1,26 +1,19 @@
 """The 18 corruptions x 5 severities of KITTI-C (RoboDepth, Kong et al., NeurIPS 2023), seeded and without asset files.
 
-python -m training.data.corruptions IMAGE --out sheet.png
-
 KITTI-C-like, not KITTI-C: frost is synthesised instead of photographed, and noise is drawn by another generator.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 
 from depth_ros.types import Float32Array, InputError, UInt8Array
-from training.data import corruptions_blur as blur
-from training.data import corruptions_noise as noise
-from training.data import corruptions_weather as weather
+from training.data.corruptions import blur, noise, weather
 
 SEVERITIES = (1, 2, 3, 4, 5)
 MIN_SIDE = 32  # [px]
@@ -110,38 +103,3 @@ def contact_sheet(image: UInt8Array, seed: int = 0) -> UInt8Array:
         cv2.putText(caption, f"{name}, severity 1 to 5", (4, LABEL_HEIGHT - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1)
         rows += [caption, row]
     return np.vstack(rows)
-
-
-def _read(file: Path, width: int) -> UInt8Array:
-    """Return the image at this width [px]. Raises InputError."""
-    image = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise InputError(f"{file}: not readable as an image; expected a PNG or JPEG file")
-    height = round(width * image.shape[0] / image.shape[1])
-    if min(width, height) < MIN_SIDE:
-        raise InputError(f"{file}: is {width}x{height} at --width {width}; expected at least {MIN_SIDE} px a side")
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="training.data.corruptions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("image", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="picture to write, for example sheet.png")
-    parser.add_argument("--width", type=int, default=640, help="[px] to which the image is resized first (default: 640)")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    try:
-        sheet = contact_sheet(_read(options.image, options.width), options.seed)
-        if not cv2.haveImageWriter(str(options.out)) or not cv2.imwrite(str(options.out), sheet[..., ::-1]):
-            raise InputError(f"{options.out}: cannot be written; expected a .png or .jpg in a folder that exists")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

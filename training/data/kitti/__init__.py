@@ -1,0 +1,1 @@
+"""KITTI in its own layouts: raw recordings, odometry, Stereo 2015."""
