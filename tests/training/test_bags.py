@@ -353,7 +353,7 @@ def shipped(tmp_path: Path, *overrides: str) -> list[str]:
     """The documented command, two steps of it on small pictures."""
     small = (
         f"data.bag={tmp_path / 'bag' / 'bag.mcap'}", f"data.cache={tmp_path / 'cache'}", f"run.dir={tmp_path / 'run'}",
-        "data.width=192", "data.height=64", "data.min_motion=0.003", "data.workers=0",
+        "data.width=192", "data.height=64", "data.min_motion=0.003", "data.workers=0", "data.street_samples=2",
         "network.encoder=resnet18", "network.pretrained=none", "optim.batch_size=2", "run.max_steps=2",
     )  # fmt: skip
     return [str(RECIPE), *(word for override in (*small, *overrides) for word in ("--set", override))]
