@@ -26,7 +26,7 @@ class DataConfig:
     split: str = ""  # of a source that has standard ones: its name, or a folder of split files
     truth: str = ""  # which truth, where a source has several
     images: str = ""  # video: folder of its frames
-    calibration: str = ""  # video: ROS camera calibration YAML, or a JSON with K, width and height; bag: if it lacks camera_info
+    calibration: str = ""  # video: ROS YAML, or JSON with K, width and height; bag, tum, diml: if theirs lack it
     poses: str = ""  # video: one 3x4 row-major camera-to-world [m] per line and frame; none: unknown
     bag: str = ""  # bag: a ROS 2 bag; it, its calibration and the cache are relative to the working folder
     topic: str = ""  # bag: the images, where there are several cameras
@@ -47,7 +47,9 @@ class DataConfig:
     height: int = 128  # [px]
     street_share: float = 0.0  # share of training batches from the procedural street world, which has exact depth
     street_samples: int = 400  # rendered once at the start
-    street_views: tuple[str, ...] = ()  # of street samples: before, after, right (0.54 m); none: their exact depth alone
+    street_views: tuple[str, ...] = ()  # of those: before, after, left, right (0.54 m; rooms 0.12 m); none: exact depth alone
+    street_scenes: tuple[tuple[str, float], ...] = (("street", 1.0),)  # their shares: street, room, ground
+    street_textures: str = "train"  # or test: another family, to judge on
     flip: bool = True
     max_zoom: float = 1.0  # random crop of 1/zoom of the image, resized back; the camera follows
     colour_jitter: float = 0.2  # brightness, contrast, saturation and gamma within 1 +- this; the networks' input only

@@ -143,7 +143,7 @@ class Trainer:
         fabric, config, method = self.fabric, self.config, self.method.train()
         rate = set_rates(self.optimizer, rate_factor(step, config.optim, config.run))
         _seed(config.run.seed, step, 0)  # all processes augment alike
-        batch = augment(to_device(batch, fabric.device), config.data)
+        batch = augment(to_device(batch, fabric.device), config.data, fabric.global_rank, fabric.world_size)
         _seed(config.run.seed, step, 1 + fabric.global_rank)
         terms = method.losses(batch)
         total = sum(terms.values())

@@ -106,3 +106,13 @@ def test_each_augmentation_can_be_switched_off(street_batch: Batch) -> None:
     zooms = [float(augment(street_batch, replace(still, max_zoom=1.5)).K[0, 0, 0] / street_batch.K[0, 0, 0]) for _ in range(40)]
     assert 1.0 <= min(zooms) < 1.15
     assert 1.35 < max(zooms) < 1.53
+
+
+def test_processes_draw_the_colours_that_one_would(street_batch: Batch) -> None:
+    whole = jitter(street_batch, 0.3)
+    for rank in range(2):
+        torch.manual_seed(0)
+        half = replace(
+            street_batch, **{n: getattr(street_batch, n)[2 * rank : 2 * rank + 2] for n in ("image", "input")}, views=()
+        )
+        assert torch.equal(jitter(half, 0.3, rank, 2).input, whole.input[2 * rank : 2 * rank + 2])

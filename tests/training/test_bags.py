@@ -34,8 +34,8 @@ from depth_ros.types import CameraModel, Frame, InputError
 from training import export, train
 from training.checkpoint import load_method
 from training.config import ConfigError, DataConfig
-from training.data import bag_extraction
-from training.data.bags import VAL_GAP, BagFolder, extract, open_bag
+from training.data.bags import extraction as bag_extraction
+from training.data.bags.recording import VAL_GAP, BagFolder, extract, open_bag
 from training.data.clips import Clips
 from training.data.street import Street, StreetConfig, kitti_camera
 from training.evaluate import describe_method

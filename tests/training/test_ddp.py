@@ -14,7 +14,7 @@ from training.checkpoint import read_checkpoint
 # What the processes do not share is off: each has BatchNorm statistics, ties of the auto-mask and colours of its own.
 # A mean over the valid pixels of half a batch is no half of the mean over all, so there is no truth either.
 SHARED = {
-    "data": {"max_zoom": 1.3, "colour_jitter": 0.0},
+    "data": {"max_zoom": 1.3},
     "method": {"auto_masking": False},
     "network": {"frozen_batchnorm": True},
     "optim": {"batch_size": 4},

@@ -27,13 +27,16 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, street_video: Path) 
     return train_here(write_recipe(tmp_path_factory.mktemp("whole"), street_video, **RANDOM))
 
 
-def test_ctrl_c_saves_and_the_same_command_ends_alike(uninterrupted: Path, tmp_path: Path, street_video: Path) -> None:
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_a_signal_to_all_saves_and_the_same_command_ends_alike(
+    uninterrupted: Path, tmp_path: Path, street_video: Path, number: signal.Signals, expected: int
+) -> None:
     recipe, folder = write_recipe(tmp_path, street_video, **RANDOM), tmp_path / "run"
     process = start(recipe, "data.workers=1")
     wait_for_rows(folder, 2, process)
-    os.killpg(process.pid, signal.SIGINT)  # to the loader's process too, as a terminal does
+    os.killpg(process.pid, number)  # to the loader's process too, as a terminal and a job scheduler do
     code, _, err = finish(process)
-    assert code == 130, err
+    assert code == expected, err
     step = read_checkpoint(folder / "last.ckpt")["step"]
     assert 2 <= step < 10
     assert err.rstrip().splitlines()[-1] == (

@@ -14,14 +14,17 @@ from training.config import DataConfig
 GREY = (0.299, 0.587, 0.114)
 
 
-def augment(batch: Batch, config: DataConfig) -> Batch:
-    """Flip and zoom all images of the batch alike (K, poses and depth follow); jitter the colours of each sample's inputs."""
+def augment(batch: Batch, config: DataConfig, rank: int = 0, world_size: int = 1) -> Batch:
+    """Flip and zoom all images of the batch alike (K, poses and depth follow); jitter the colours of each sample's inputs.
+
+    `batch` is the part that process `rank` has of `world_size` equal ones: all draw alike, as one process would for all.
+    """
     if config.flip and torch.rand(()) < 0.5:
         batch = flip(batch)
     if config.max_zoom > 1:
         zoom = 1 + float(torch.rand(())) * (config.max_zoom - 1)
         batch = crop_and_resize(batch, zoom, float(torch.rand(())), float(torch.rand(())))
-    return jitter(batch, config.colour_jitter) if config.colour_jitter > 0 else batch
+    return jitter(batch, config.colour_jitter, rank, world_size) if config.colour_jitter > 0 else batch
 
 
 def flip(batch: Batch) -> Batch:
@@ -69,10 +72,11 @@ def crop_and_resize(batch: Batch, zoom: float, left: float, top: float) -> Batch
     return replace(batch, image=image, input=image, K=K, views=views, depth=depth, valid=valid)
 
 
-def jitter(batch: Batch, strength: float) -> Batch:
+def jitter(batch: Batch, strength: float, rank: int = 0, world_size: int = 1) -> Batch:
     """Change brightness, contrast, saturation and gamma within 1 +- strength, the same for all images of a sample."""
     count, device = len(batch.image), batch.image.device
-    brightness, contrast, saturation, gamma = 1 + strength * (2 * torch.rand(4, count, 1, 1, 1, device=device) - 1)
+    draws = torch.rand(4, count * world_size, 1, 1, 1, device=device)[:, rank * count : (rank + 1) * count]
+    brightness, contrast, saturation, gamma = 1 + strength * (2 * draws - 1)
     weights = torch.tensor(GREY, device=device)[:, None, None]
     mean = (batch.input * weights).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -90,7 +91,12 @@ def training_batches(sources: Sources, config: TrainConfig, start: int, rank: in
     for (dataset, _), first in zip(sources.train, passed, strict=True):
         sampler = Shuffled(len(dataset), size, seed, int(first), rank, world_size)  # type: ignore[arg-type]
         loader = DataLoader(
-            dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=_leave_signals_to_the_trainer,
         )
         loaders.append(iter(loader))
     while True:
@@ -107,6 +113,12 @@ def validation_batches(sources: Sources, batch_size: int) -> DataLoader[Batch]:
     return DataLoader(sources.val, batch_size=batch_size, collate_fn=collate)
 
 
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """A signal to the whole process group must not take the data away from a trainer that still ends its step and saves."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _subset(targets: Sequence[Target], share: float, seed: int) -> list[Target]:
     """A random share of the targets, in their order; all of them for 1."""
     count = max(1, round(share * len(targets)))
@@ -115,6 +127,11 @@ def _subset(targets: Sequence[Target], share: float, seed: int) -> list[Target]:
 
 
 def _streets(camera: CameraModel, config: DataConfig, seed: int, count: int) -> Dataset[Sample]:
-    from training.data.street.samples import StreetSamples  # compiles too
+    from training.data.street import StreetConfig  # compiles too
+    from training.data.street.samples import StreetSamples
 
-    return StreetSamples(camera, count, views=config.street_views, seed=seed * count, known_poses=config.known_poses)
+    world = StreetConfig(textures=config.street_textures)
+    return StreetSamples(
+        camera, count, views=config.street_views, seed=seed * count, known_poses=config.known_poses,
+        config=world, scenes=config.street_scenes,
+    )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from training.config import ConfigError, DataConfig
-from training.data.bags import open_bag
+from training.data.bags.recording import open_bag
 from training.data.diml import open_diml
 from training.data.kitti.odometry import open_kitti_odometry
 from training.data.kitti.raw import open_kitti_raw

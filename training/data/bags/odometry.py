@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from depth_ros.types import Float64Array, InputError
-from training.data.bag_reader import BagReader, Stamped
+from training.data.bags.reader import BagReader, Stamped
 
 ODOMETRY, TWIST, TWIST_COVARIANCE = (
     "nav_msgs/msg/Odometry",

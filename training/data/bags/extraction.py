@@ -20,9 +20,9 @@ from depth_ros.calibration import camera_from_matrices, load_calibration, save_c
 from depth_ros.images import Rectifier, decode, resize_image
 from depth_ros.types import CameraModel, InputError, UInt8Array
 from training.config import DataConfig
-from training.data.bag_odometry import Clock, Odometry, choose_odometry
-from training.data.bag_reader import BagReader, Stamped
-from training.data.bag_selection import Choice, MotionFilter
+from training.data.bags.odometry import Clock, Odometry, choose_odometry
+from training.data.bags.reader import BagReader, Stamped
+from training.data.bags.selection import Choice, MotionFilter
 
 IMAGE, COMPRESSED, INFO = (f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "CameraInfo"))
 MARGIN = 1.25  # images are stored this much larger than the network's input (or more, for zoomed crops)

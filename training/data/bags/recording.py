@@ -16,8 +16,8 @@ import numpy as np
 from depth_ros.calibration import load_calibration
 from depth_ros.types import InputError
 from training.config import ConfigError, DataConfig
-from training.data.bag_extraction import Extraction, describe, least_size
-from training.data.bag_reader import BagReader
+from training.data.bags.extraction import Extraction, describe, least_size
+from training.data.bags.reader import BagReader
 from training.data.recording import Excerpt, Target
 from training.data.video import ImageFolder
 
