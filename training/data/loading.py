@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -96,7 +96,7 @@ def training_batches(sources: Sources, config: TrainConfig, start: int, rank: in
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
-            worker_init_fn=_leave_signals_to_the_trainer,
+            worker_init_fn=_leave_the_process_group,
         )
         loaders.append(iter(loader))
     while True:
@@ -113,10 +113,9 @@ def validation_batches(sources: Sources, batch_size: int) -> DataLoader[Batch]:
     return DataLoader(sources.val, batch_size=batch_size, collate_fn=collate)
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """A signal to the whole process group must not take the data away from a trainer that still ends its step and saves."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _leave_the_process_group(worker: int) -> None:
+    """A signal to the whole group must not take the data away from a trainer that still ends its step and saves."""
+    os.setpgrp()
 
 
 def _subset(targets: Sequence[Target], share: float, seed: int) -> list[Target]:
