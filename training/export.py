@@ -34,6 +34,10 @@ from training.evaluate import Scores, TorchEngine, describe_method, evaluate
 from training.methods import Ensemble, Predictor
 
 OPSET = 18
+STATED = (  # of the scores, in bundle.yaml
+    "images", "abs_rel", "abs_rel_median_scaled", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3",
+    "coverage_1sigma", "coverage_2sigma", "nll", "ause_abs_rel", "aurg_abs_rel",
+)  # fmt: skip
 ONE_SIGMA = 0.6827  # share of a normal distribution within one standard deviation
 PARITY = 1e-3  # largest relative difference in depth and sigma between torch and the exported graph
 
@@ -193,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             describe_method(method, options.bundle.name),
             trained_on=options.trained_on,
             licence=options.licence,
-            metrics={key: round(value, 4) for key, value in scores.items()},
+            metrics={key: round(scores[key], 4) for key in STATED if key in scores},
             provenance=provenance(options.checkpoint),
         )
         bundle = export(method, options.bundle, description)
@@ -201,6 +205,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     size = f"{bundle.graph_path.stat().st_size / 1e6:.1f} MB"
+    if bundle.kind != "metric":
+        print(
+            f"note: {bundle.path} is {bundle.kind}: its depth is true up to one factor, so the node refuses it; give the training a "
+            "source of metres (docs/training.md, Where the metres come from)",
+            file=sys.stderr,
+        )
     print(f"{bundle.path}: {size}, sigma x {bundle.sigma_calibration:.3f}, {dict(bundle.metrics)}")
     return 0
 

@@ -159,3 +159,15 @@ def test_baselines_are_scaled_like_the_protocol_says() -> None:
 
 def test_a_figure_that_some_images_lack_is_the_mean_of_the_others() -> None:
     assert mean_scores([{"a": 1.0, "b": float("nan")}, {"a": 3.0, "b": 5.0}, {"a": 2.0}]) == {"a": 2.0, "b": 5.0}
+
+
+def test_a_baseline_that_an_alignment_leaves_nothing_of_states_no_sigma() -> None:
+    """The mean map of two truths of other sizes is flat for each: scale 0, the shift alone, and no error bar to rank by."""
+    truths = slope(), np.full((20, 30), 5.0, np.float32)
+    rows = judge_baselines(scenes(*truths), PROTOCOLS["midas"])
+    constant = rows["constant"]
+    assert "sigma" not in constant.orderings
+    assert "depth" in constant.orderings
+    # Least squares with a constant is the mean inverse depth of each image.
+    flat = 1 / (1 / slope().astype(np.float64)).mean()
+    assert constant.scores["abs_rel"] == pytest.approx((np.abs(flat - slope()) / slope()).mean() / 2, rel=1e-4)

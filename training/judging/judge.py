@@ -127,10 +127,8 @@ class _Total:
         """The means. Raises InputError if no image could be judged."""
         if not self.scores:
             raise _nothing_to_judge(self.dataset, self.skipped)
-        by_image = [
-            {name: metrics.areas(curves, name) for name in ORDERINGS if name in curves["abs_rel"]} for curves in self.curves
-        ]
-        orderings = {name: mean_scores([areas[name] for areas in by_image]) for name in by_image[0]}
+        names = [name for name in ORDERINGS if all(name in curves["abs_rel"] for curves in self.curves)]  # fair: all or none
+        orderings = {name: mean_scores([metrics.areas(curves, name) for curves in self.curves]) for name in names}
         scores = mean_scores(self.scores) | orderings.get("sigma", {}) | self._scale() | self.breakdown.edge_scores()
         return Judgement(
             self.scaling,
@@ -218,7 +216,9 @@ def _orderings(prediction: Prediction, clamped: Float32Array, gradient: Float32A
 
 def _mean_curves(curves: Sequence[metrics.Curves]) -> metrics.Curves:
     return {
-        metric: {name: np.mean([c[metric][name] for c in curves], axis=0) for name in by_name}
+        metric: {
+            name: np.mean([c[metric][name] for c in curves], axis=0) for name in by_name if all(name in c[metric] for c in curves)
+        }
         for metric, by_name in curves[0].items()
     }
 

@@ -211,12 +211,15 @@ def scale_and_shift(depth: Float32Array, truth: Float32Array, valid: BoolArray) 
 
 
 def affine_aligned(prediction: Prediction, scale: float, shift: float) -> Prediction:
-    """Depth 1 / (scale / depth + shift), +inf where that is not positive; sigma by first-order propagation."""
+    """Depth 1 / (scale / depth + shift), +inf where that is not positive; sigma by first-order propagation.
+
+    A scale of 0 leaves nothing of the prediction, so also no sigma.
+    """
     x = inverse(prediction.depth)
     aligned = scale * x + shift
     with np.errstate(divide="ignore"):
         depth = np.where(aligned > 0, 1 / aligned, np.where(np.isnan(aligned), np.nan, np.inf)).astype(np.float32)
-    if prediction.sigma is None:
+    if prediction.sigma is None or scale == 0:
         return Prediction(depth)
     with np.errstate(invalid="ignore", over="ignore"):
         sigma = abs(scale) * prediction.sigma * x**2 * depth.astype(np.float64) ** 2
