@@ -108,18 +108,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="(default: 0 1)")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="real data (default: ../shared/data)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="for every run, for example run.max_steps=20")
+    parser.add_argument("--runs", type=Path, default=RUNS, help=f"where the runs are kept (default: {RUNS})")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at a time (default: one per core)")
-    out = ROOT / "benchmarks" / "results" / "learning.json"
-    parser.add_argument("--out", type=Path, default=out, help="JSON to write (default: benchmarks/results/learning.json)")
+    out = ROOT / "benchmarks" / "results"
+    parser.add_argument("--out", type=Path, default=out, help="folder for learning_<suite>.json (default: benchmarks/results)")
     options = parser.parse_args(arguments)
     os.chdir(ROOT)
     command = shlex.join(["python", "benchmarks/learning.py", *(sys.argv[1:] if arguments is None else arguments)])
-    report: dict[str, Any] = {"command": command, **machine(), "results": {}}
+    report = {"command": command, **machine()}
     try:
         for name in options.suite:
-            report["results"][name] = run_suite(name, options)
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            results = run_suite(name, options)
+            options.out.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(report | {"suite": name} | results, indent=2)
+            (options.out / f"learning_{name}.json").write_text(text + "\n", encoding="utf-8")
     except (ConfigError, InputError, OSError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -150,7 +152,7 @@ def figures(judged: Judgement) -> dict[str, float]:
 
 def train(suite: Suite, name: str, run: str, seed: int, options: argparse.Namespace) -> Path:
     """Train one run in a process of its own, on one thread; return its best checkpoint."""
-    folder = RUNS / name / f"{run.replace(', ', '_').replace(' ', '_')}_{seed}"
+    folder = options.runs / name / f"{run.replace(', ', '_').replace(' ', '_')}_{seed}"
     changes = (f"data.root={options.data}", *suite.runs[run], f"run.seed={seed}", f"run.dir={folder}", *options.set)
     command = [sys.executable, "-m", "training.train", suite.config]
     folder.mkdir(parents=True, exist_ok=True)

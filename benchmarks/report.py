@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "ros-jazzy-rclpy", "ros-jazzy-rmw-fastrtps-cpp")
+PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "torch", "ros-jazzy-rclpy", "ros-jazzy-rmw-fastrtps-cpp")
 
 
 def percentiles(values_ms: Iterable[float]) -> dict[str, float]:
