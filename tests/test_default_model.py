@@ -31,9 +31,10 @@ def test_bundle_is_small_metric_and_names_its_licence():
     assert "KITTI" in default.trained_on
 
 
-@pytest.mark.parametrize("figure", ["abs_rel", "abs_rel_median_scaled"])
-def test_depth_beats_the_mean_map_by_15_percent(kitti2015: EvaluationSet, scores: Scores, figure: str):
-    assert scores[figure] <= 0.85 * evaluate_baselines(kitti2015)["mean map"][figure]
+def test_depth_beats_the_mean_map_by_15_percent(kitti2015: EvaluationSet, scores: Scores):
+    mean_map = evaluate_baselines(kitti2015)["mean map"]
+    for figure in ("abs_rel", "abs_rel_median_scaled"):
+        assert scores[figure] <= 0.85 * mean_map[figure]
 
 
 def test_sigma_orders_the_errors(scores: Scores):
