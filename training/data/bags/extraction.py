@@ -1,4 +1,4 @@
-"""One pass over a ROS 2 bag: the rectified images between which the picture moved, with the distance driven."""
+"""One pass over a ROS 2 bag: the rectified images between which the picture moved, with distances and poses."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from depth_ros.calibration import camera_from_matrices, load_calibration, save_calibration
 from depth_ros.images import Rectifier, decode, resize_image
-from depth_ros.types import CameraModel, InputError, UInt8Array
+from depth_ros.types import CameraModel, Float64Array, InputError, UInt8Array
 from training.config import DataConfig
+from training.data.bags.frames import StaticFrames, only, plain
 from training.data.bags.odometry import Clock, Odometry, choose_odometry
 from training.data.bags.reader import BagReader, Stamped
 from training.data.bags.selection import Choice, MotionFilter
@@ -51,7 +52,9 @@ class Extraction:
         self.topic = _choose_images(reader, config.topic)
         name = choose_odometry(reader, config.odometry)
         self.odometry = Odometry(name, config.max_gap_s) if name else None
-        self.rectifier = Rectifier(_camera(reader, self.topic, config.calibration))
+        self.statics, self.frames = StaticFrames(reader), set[str]()  # frames: frame_id of the images
+        camera, self.rectified_T_raw = _camera(reader, self.topic, config.calibration)
+        self.rectifier = Rectifier(camera)
         full, (width, height) = self.rectifier.camera, least_size(config)
         scale = min(1.0, max(width / full.width, height / full.height))
         self.camera = full.resized(round(scale * full.width), round(scale * full.height))
@@ -64,7 +67,8 @@ class Extraction:
         images = self._measured(written)
         for unused in {k.name for k in written} - {k.name for k in images}:
             (folder / "image" / unused).unlink()
-        report = self._report(images)
+        poses, no_poses = self._poses(images)
+        report = self._report(images) | {"no_poses": no_poses}
         if len(images) < LEAST_IMAGES:
             fault = f"; the first fault: {next(iter(self.faults.values()))}" if self.faults else ""
             raise InputError(
@@ -72,6 +76,8 @@ class Extraction:
                 "record a longer drive, or lower data.min_motion"
             )
         save_calibration(self.camera, folder / "camera.yaml")
+        if not no_poses:
+            np.savetxt(folder / "poses.txt", poses[:, :3].reshape(-1, 12))
         with (folder / "images.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, list(asdict(images[0])))
             table.writeheader()
@@ -79,13 +85,16 @@ class Extraction:
         (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
 
     def _written(self, folder: Path) -> Iterator[Kept]:
-        """Write the images between which the picture moved; collect the odometry."""
+        """Write the images between which the picture moved; collect odometry and static transforms."""
         select, clock = MotionFilter(self.config.min_motion, self.config.max_gap_s), Clock(self.config.max_gap_s)
-        topics = (self.topic, self.odometry.topic) if self.odometry else (self.topic,)
+        topics = (self.topic, *self.statics.topics, *([self.odometry.topic] if self.odometry else []))
         total = sum(self.reader.counts[t] for t in topics)
         for message in tqdm(self.reader.messages(*topics), desc=self.reader.path.name, total=total, leave=False, disable=None):
             if self.odometry and message.topic == self.odometry.topic:
                 self.odometry.add(message)
+                continue
+            if message.topic in self.statics.topics:
+                self.statics.add(message)
                 continue
             epoch = clock.epoch
             if not clock.admits(message.time_s):
@@ -100,8 +109,9 @@ class Extraction:
             if choice is not Choice.KEEP:
                 self._skip(choice.value)
                 continue
-            name = f"{clock.epoch}_{round(1e9 * message.time_s):020d}.jpg"  # in the order of time
+            name = f"{clock.epoch:03d}_{round(1e9 * message.time_s):020d}.jpg"  # in the order of time
             cv2.imwrite(str(folder / name), image[..., ::-1], JPEG)
+            self.frames.add(plain(message.content.header.frame_id))
             yield Kept(name, clock.epoch, message.time_s, select.piece)
 
     def _measured(self, images: list[Kept]) -> list[Kept]:
@@ -123,6 +133,19 @@ class Extraction:
             else:
                 result.append(image)
         return result
+
+    def _poses(self, images: list[Kept]) -> tuple[Float64Array, str]:
+        """world_T_camera (N, 4, 4) [m] of rectified images, or none and the reason."""
+        try:
+            if self.odometry is None:
+                raise InputError("no odometry is read from the bag; expected nav_msgs/Odometry")
+            world_T_base = self.odometry.poses([k.epoch for k in images], [k.time_s for k in images])
+            base = only(self.odometry.frames, f"child_frame_id of {self.odometry.topic}")
+            base_T_raw = self.statics.transform(base, only(self.frames, f"frame_id of {self.topic}"))
+            base_T_raw[:3, :3] @= self.rectified_T_raw.T
+            return world_T_base @ base_T_raw, ""
+        except InputError as error:
+            return np.empty((0, 4, 4)), str(error)
 
     def _skip(self, reason: str, fault: str = "") -> None:
         self.skipped[reason] += 1
@@ -180,10 +203,11 @@ def _choose_images(reader: BagReader, wanted: str) -> str:
     return choices[0]
 
 
-def _camera(reader: BagReader, topic: str, calibration: str) -> CameraModel:
-    """Camera by the calibration file, else by the camera_info beside the topic. Raises InputError."""
+def _camera(reader: BagReader, topic: str, calibration: str) -> tuple[CameraModel, Float64Array]:
+    """Camera by the calibration file, else by the camera_info beside the topic, and rectified_T_raw (3, 3). Raises InputError."""
     if calibration:
-        return load_calibration(calibration)
+        camera = load_calibration(calibration)
+        return camera, np.reshape(camera.distortion.rotation, (3, 3)) if camera.distortion else np.eye(3)
     base = topic.removesuffix("/compressed")
     name = base.rpartition("/")[0] + "/camera_info"
     message: Stamped | None = next(reader.messages(name), None) if reader.types.get(name) == INFO else None
@@ -200,9 +224,10 @@ def _camera(reader: BagReader, topic: str, calibration: str) -> CameraModel:
         )
     K, D, R, P = (np.asarray(getattr(info, key), np.float64) for key in ("k", "d", "r", "p"))
     try:
+        turn = R.reshape(3, 3) if np.any(R) else np.eye(3)
         if "rect" in base.rpartition("/")[2] and np.any(P):  # image_rect: the lens is undone already
-            return CameraModel(info.width, info.height, P[0], P[5], P[2], P[6])
-        return camera_from_matrices(info.width, info.height, K, info.distortion_model, D, R, P)
+            return CameraModel(info.width, info.height, P[0], P[5], P[2], P[6]), turn
+        return camera_from_matrices(info.width, info.height, K, info.distortion_model, D, R, P), turn
     except InputError as error:
         raise InputError(f"{reader.path}: {name}: {error}") from None
 

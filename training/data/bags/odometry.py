@@ -1,12 +1,14 @@
-"""How far the robot went between two images, by the odometry in its bag."""
+"""How far the robot went between two images, and where it was, by the odometry in its bag."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.spatial.transform import Rotation, Slerp
 
 from depth_ros.types import Float64Array, InputError
+from training.data.bags.frames import is_unit, plain, poses_from
 from training.data.bags.reader import BagReader, Stamped
 
 ODOMETRY, TWIST, TWIST_COVARIANCE = (
@@ -36,15 +38,18 @@ class Clock:
 
 
 class Odometry:
-    """Collects the messages of one topic, and says how far the robot went along its path.
+    """Collects the messages of one topic, and says how far the robot went along its path, and which pose it had.
 
     Positions count where there are any, as they do not depend on how often they come; else speed is integrated over time.
+    `frames` are the names of what the poses are of (child_frame_id).
     """
 
     def __init__(self, topic: str, max_gap_s: float) -> None:
         self.topic, self.skipped = topic, 0
+        self.frames: set[str] = set()
         self._clock = Clock(max_gap_s)
         self._rows: list[tuple[float, ...]] = []  # epoch, time [s], position [m] (3), speed [m/s]
+        self._turns: list[tuple[float, ...]] = []  # of each row: its orientation as a quaternion xyzw, of twists none
 
     def add(self, message: Stamped) -> None:
         """Take a message; one that is late or not finite is counted in `skipped`."""
@@ -53,18 +58,21 @@ class Odometry:
         pose = getattr(message.content, "pose", None)
         position = (pose.pose.position.x, pose.pose.position.y, pose.pose.position.z) if pose else (0.0, 0.0, 0.0)
         values = (*position, float(np.linalg.norm((linear.x, linear.y, linear.z))))
-        if np.isfinite(values).all() and self._clock.admits(message.time_s):
-            self._rows.append((self._clock.epoch, message.time_s, *values))
-        else:
+        if not np.isfinite(values).all() or not self._clock.admits(message.time_s):
             self.skipped += 1
+            return
+        self._rows.append((self._clock.epoch, message.time_s, *values))
+        if pose:
+            turn = pose.pose.orientation
+            self._turns.append((turn.x, turn.y, turn.z, turn.w))
+            self.frames.add(plain(message.content.child_frame_id))
 
     def travelled(self, epochs: Sequence[int], times_s: Sequence[float]) -> Float64Array:
         """Distance [m] along the path at each of N ascending times, from the first on: (N,), NaN where nothing was measured.
 
         Between two images it is the straight line. Raises InputError if the robot never moved by this topic.
         """
-        rows = np.array(self._rows).reshape(-1, 6)
-        moves = len(rows) > 0 and np.ptp(rows[:, 2:5], axis=0).max() > STANDING_M
+        rows, moves = np.array(self._rows).reshape(-1, 6), self._moves()
         if not moves and not (rows[:, 5] * self._clock.max_gap_s > STANDING_M).any():
             raise InputError(
                 f"{self.topic}: says that the robot never moves in {len(rows)} messages; expected its motion: choose another "
@@ -80,6 +88,35 @@ class Odometry:
         result = np.full(len(times_s), np.nan)
         result[known] = np.concatenate([[0.0], np.cumsum(steps)])[: known.sum()]
         return result
+
+    def poses(self, epochs: Sequence[int], times_s: Sequence[float]) -> Float64Array:
+        """world_T_base (N, 4, 4) [m] at each of N times: positions linearly, rotations by slerp (Shoemake, SIGGRAPH 1985).
+
+        NaN where travelled() is. Raises InputError if the messages hold no poses.
+        """
+        rows, turns = np.array(self._rows).reshape(-1, 6), np.array(self._turns).reshape(-1, 4)
+        if not self._moves() or not len(turns):
+            raise InputError(f"{self.topic} states no positions; expected nav_msgs/Odometry with poses")
+        if not is_unit(turns).all():
+            count = int((~is_unit(turns)).sum())
+            raise InputError(f"{self.topic}: {count} of {len(turns)} orientations are no unit quaternions")
+        if not np.ptp(turns, axis=0).any():
+            raise InputError(f"{self.topic}: its orientation never changes in {len(turns)} messages, as if it were not measured")
+        result = np.full((len(times_s), 4, 4), np.nan)
+        for epoch in set(epochs):
+            mine, of_epoch = np.flatnonzero(np.equal(epochs, epoch)), rows[:, 0] == epoch
+            track, wanted = rows[of_epoch], np.asarray(times_s)[mine]
+            places = _interpolate(wanted, track[:, 1], track[:, 2:5], self._clock.max_gap_s)
+            known = np.isfinite(places).all(axis=1)
+            if known.any():
+                turn = Slerp(track[:, 1], Rotation.from_quat(turns[of_epoch]))
+                result[mine[known]] = poses_from(places[known], turn(wanted[known]))
+        return result
+
+    def _moves(self) -> bool:
+        """Whether positions are stated."""
+        positions = np.array(self._rows).reshape(-1, 6)[:, 2:5]
+        return len(positions) > 0 and bool(np.ptp(positions, axis=0).max() > STANDING_M)
 
 
 def choose_odometry(reader: BagReader, wanted: str) -> str:

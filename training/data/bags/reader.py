@@ -22,7 +22,7 @@ _COPY_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Stamped:
-    """One message, with the time that its header states, or that it was recorded at where that is zero."""
+    """One message, with the time that its header states, or that it was recorded at where that is zero or missing."""
 
     topic: str
     time_s: float
@@ -59,8 +59,8 @@ class BagReader:
                 for connection, recorded_ns, raw in self._raw_messages(reader, chosen, part) if chosen else ():
                     try:
                         content = reader.deserialize(raw, connection.msgtype)
-                        stamp = content.header.stamp
-                        time_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
+                        header = getattr(content, "header", None)
+                        time_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec if header else 0
                     except Exception:  # whatever the parser stumbles over; counted
                         self.unreadable[connection.topic] += 1
                         continue

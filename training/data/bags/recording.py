@@ -1,4 +1,4 @@
-"""A robot's own recording: a ROS 2 bag, extracted once to a folder of rectified images that moved, with the distance driven."""
+"""A robot's own recording: a ROS 2 bag, extracted once to a folder of rectified images that moved, with distances and poses."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from typing import Any
 import numpy as np
 
 from depth_ros.calibration import load_calibration
-from depth_ros.types import InputError
+from depth_ros.types import Float64Array, InputError
 from training.config import ConfigError, DataConfig
 from training.data.bags.extraction import Extraction, describe, least_size
 from training.data.bags.reader import BagReader
 from training.data.recording import Excerpt, Target
 from training.data.video import ImageFolder
 
-FORMAT = 1  # of an extracted folder; a change makes old ones void
+FORMAT = 2  # of an extracted folder; a change makes old ones void
 VAL_GAP = 10  # images between training and validation, so that none looks nearly like one of the other part
 
 
 class BagFolder(ImageFolder):
-    """What extract() wrote: images, camera.yaml, images.csv, report.json."""
+    """What extract() wrote: images, camera.yaml, images.csv, report.json, and poses.txt if the camera's poses are known."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "image", load_calibration(folder / "camera.yaml"))
+        poses = folder / "poses.txt"
+        super().__init__(folder / "image", load_calibration(folder / "camera.yaml"), poses=poses if poses.is_file() else None)
         self.report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         self.name = self.report["bag"]
         with (folder / "images.csv").open(newline="", encoding="utf-8") as file:
@@ -52,8 +53,13 @@ def open_bag(config: DataConfig, part: str) -> list[Target]:
     if part == "test":
         raise InputError(f"{config.bag}: a bag holds no true depth to judge with; expected a folder with truth")
     recording = BagFolder(extract(config))
+    if config.known_poses and any(config.offsets) and recording.world_T_camera is None:
+        raise InputError(
+            f"{config.bag}: data.known_poses is true, but the camera's poses are not known: {recording.report['no_poses']}; "
+            "record what is missing, or learn the poses: --set data.known_poses=false"
+        )
     if part == "train":
-        _announce(recording.report)
+        _announce(recording, config.known_poses)
     count = len(recording)
     first = count - max(3, round(config.val_share * count))
     begin, end = (0, first - VAL_GAP) if part == "train" else (first, count)
@@ -94,9 +100,13 @@ def _fingerprint(bag: Path, config: DataConfig) -> str:
     return hashlib.sha256(repr((FORMAT, stats, options)).encode()).hexdigest()[:12]
 
 
-def _announce(report: dict[str, Any]) -> None:
+def _announce(recording: BagFolder, known_poses: bool) -> None:
     """Say what was extracted; warn of what is wrong with it."""
-    print(f"{describe(report)}; {report['pieces']} unbroken piece(s)", file=sys.stderr)
+    report, poses, offer = recording.report, recording.world_T_camera, ""
+    if poses is not None and not known_poses:
+        better = "--set data.known_poses=true --set method.velocity=0 learns depth from them, which is better"
+        offer = f"; the bag knows the camera's poses: {better}"
+    print(f"{describe(report)}; {report['pieces']} unbroken piece(s){offer}", file=sys.stderr)
     for reason, first in report["faults"].items():
         count = report["skipped"][reason]
         warnings.warn(f"{report['bag']}: {count} image(s) left out: {reason}, the first {first}", stacklevel=2)
@@ -108,9 +118,22 @@ def _announce(report: dict[str, Any]) -> None:
             "a camera_info whose P crops it (alpha 0) trains better",
             stacklevel=2,
         )
+    if poses is not None and (axis := _main_axis(poses)) != "z":
+        warnings.warn(
+            f"{report['bag']}: by its poses the camera moves mostly along its {axis} axis: right if it does not look where "
+            "the robot goes; else the frame_id of its images names no optical frame (z forward, x right, y down)",
+            stacklevel=2,
+        )
     if not report["odometry"]:
         warnings.warn(
             f"{report['bag']}: without odometry nothing in this bag says how long a metre is: --set method.velocity=0 "
             "--set method.normalise_disparity=true trains depth up to one factor, with method.camera_height in metres",
             stacklevel=2,
         )
+
+
+def _main_axis(world_T_camera: Float64Array) -> str:
+    """Axis of the camera (x, y or z) along which it moves most from one image to the next."""
+    steps = np.diff(world_T_camera[:, :3, 3], axis=0)
+    seen = np.einsum("nij,ni->nj", world_T_camera[:-1, :3, :3], steps)  # camera_R_world applied to each
+    return "xyz"[int(np.median(np.abs(seen), axis=0).argmax())]
