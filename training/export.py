@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -120,6 +121,16 @@ def _write_graph(method: Predictor, file: Path, description: ModelBundle) -> Non
         dynamic_shapes={"image": {0: torch.export.Dim("N")}},
         verbose=False,
     )
+    onnx.save(without_traces(onnx.load(file)), file)
+
+
+def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph without the exporter's notes on each operation, which name the source files of the machine it ran on."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return model
 
 
 def check_parity(method: Predictor, bundle: ModelBundle, images: UInt8Array | None = None) -> float:

@@ -101,6 +101,7 @@ def test_the_bundle_says_where_it_comes_from(exported: Path, camera: CameraModel
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
     assert bundle.provenance["commit"] == (commit.stdout.strip() or "unknown")
     assert bundle.graph_path.stat().st_size < 20e6
+    assert b"export.py" not in bundle.graph_path.read_bytes()  # nor any other file of the machine that exported
     assert bundle.metrics["images"] == 4
 
 
