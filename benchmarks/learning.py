@@ -4,7 +4,7 @@
 
 Suite `streets`: the procedural world, judged on 96 views of streets and textures that no run has seen. Suite `kitti`: stereo
 video (KITTI odometry 06, 51 grey pairs), judged on KITTI Stereo 2015. A run that was interrupted goes on; a finished one is not
-repeated (remove runs/learning to start over). About an hour for both on two cores.
+repeated (remove runs/learning to start over).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,35 +47,21 @@ class Suite:
 
     config: str  # YAML that all share
     runs: dict[str, tuple[str, ...]]  # name -> overrides
-
-    def open(self, data: Path) -> EvaluationSet:
-        """The images that judge this suite's runs."""
-        raise NotImplementedError
+    open: Callable[[Path], EvaluationSet]  # folder of the real data -> the images that judge this suite's runs
 
 
-class Streets(Suite):
-    """The street world at 192x64."""
+def unseen_streets(data: Path) -> EvaluationSet:
+    """96 views of streets at 192x64 with the textures that training does not show; needs no data."""
+    from training.data.street import StreetConfig, kitti_camera
+    from training.data.street.samples import StreetSamples, StreetTruth
 
-    def open(self, data: Path) -> EvaluationSet:
-        """Streets with the textures that training does not show."""
-        from training.data.street import StreetConfig, kitti_camera
-        from training.data.street.samples import StreetSamples, StreetTruth
-
-        samples = StreetSamples(kitti_camera(192, 64), 96, seed=900, config=StreetConfig(textures="test"))
-        truth = StreetTruth(samples, "unseen streets")
-        return EvaluationSet("unseen streets", tuple(Target(truth, index) for index in range(len(truth))))
-
-
-class Kitti(Suite):
-    """Real stereo video at 416x128."""
-
-    def open(self, data: Path) -> EvaluationSet:
-        """KITTI Stereo 2015."""
-        return open_evaluation_set(data / "kitti2015_stereo")
+    samples = StreetSamples(kitti_camera(192, 64), 96, seed=900, config=StreetConfig(textures="test"))
+    truth = StreetTruth(samples, "unseen streets")
+    return EvaluationSet("unseen streets", tuple(Target(truth, index) for index in range(len(truth))))
 
 
 SUITES: dict[str, Suite] = {
-    "streets": Streets(
+    "streets": Suite(
         "benchmarks/learning_streets.yaml",
         {
             "supervised": ("method.name=supervised",),
@@ -87,8 +73,9 @@ SUITES: dict[str, Suite] = {
                 "method.normalise_disparity=true",
             ),
         },
+        unseen_streets,
     ),
-    "kitti": Kitti(
+    "kitti": Suite(
         "benchmarks/learning_kitti.yaml",
         {
             "M, learned poses": ("data.known_poses=false", "method.normalise_disparity=true"),
@@ -97,6 +84,7 @@ SUITES: dict[str, Suite] = {
             "MS, learned poses": ("data.stereo=true", "data.known_poses=false"),
             "MS, known poses": ("data.stereo=true",),
         },
+        lambda data: open_evaluation_set(data / "kitti2015_stereo"),
     ),
 }
 

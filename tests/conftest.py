@@ -47,7 +47,7 @@ def make_bundle(tmp_path: Path) -> BundleMaker:
             "name": "probe", "width": width, "height": height, "fx": fx, "fy": fy, "kind": "metric",
             "min_depth": 0.1, "max_depth": 25.0, "sigma_calibration": 1.0, "trained_on": "nothing", "licence": "Apache-2.0",
         }  # fmt: skip
-        return bundle.save(ModelBundle(**(values | changes)), folder)  # type: ignore[arg-type]
+        return bundle.save(ModelBundle(**(values | changes)), folder)
 
     return make
 

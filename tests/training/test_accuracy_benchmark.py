@@ -19,7 +19,7 @@ def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_every_set_is_judged_beside_the_baselines(tmp_path: Path, street_set: Path, make_bundle) -> None:  # type: ignore[no-untyped-def]
+def test_every_set_is_judged_beside_the_baselines(tmp_path: Path, street_set: Path, make_bundle) -> None:
     calibrated = Path(shutil.copytree(street_set, tmp_path / "with space" / "kitti2015_stereo"))
     arguments = [street_set, calibrated, "--model", make_bundle(192, 64).path.relative_to(tmp_path), "--out", "out/accuracy.json"]
     done = run(tmp_path, *arguments)
@@ -43,7 +43,7 @@ def test_every_set_is_judged_beside_the_baselines(tmp_path: Path, street_set: Pa
 )
 def test_what_cannot_be_judged_is_one_line(
     tmp_path: Path, street_set: Path, make_bundle, model: str | None, data: str | None, message: str
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     done = run(tmp_path, data or street_set, "--model", model or make_bundle(192, 64).path, "--out", "accuracy.json")
     assert done.returncode == 1
     lines = done.stderr.strip().splitlines()

@@ -41,7 +41,7 @@ def error_at(batch: Batch, factor: float) -> float:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_true_depth_explains_the_views_best(street_batch: Batch, change) -> None:  # type: ignore[no-untyped-def]
+def test_the_true_depth_explains_the_views_best(street_batch: Batch, change) -> None:
     batch = change(street_batch)
     truth = error_at(batch, 1.0)
     assert error_at(batch, 0.8) > 1.1 * truth

@@ -101,7 +101,7 @@ def test_yaml_errors_are_one_line_that_names_the_key(tmp_path: Path, text: str, 
         ("run.precision", ["32-true", "bf16-mixed", "16-mixed"], ["64-true"], "32-true, bf16-mixed or 16-mixed"),
     ],
 )
-def test_values_out_of_range_name_their_key(tmp_path: Path, key: str, good: list, bad: list, expected: str) -> None:  # type: ignore[type-arg]
+def test_values_out_of_range_name_their_key(tmp_path: Path, key: str, good: list, bad: list, expected: str) -> None:
     section, name = key.split(".")
     for value in good:
         config = load_config(write(tmp_path, f"{section}: {{{name}: {value}}}"), [f"{key}={value}"])

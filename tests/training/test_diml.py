@@ -27,12 +27,12 @@ def write(file: Path, value: int, dtype: type = np.uint16, size: tuple[int, int]
 
 def write_room(folder: Path, names: str = "ab", size: tuple[int, int] = SIZE) -> None:
     for index, name in enumerate(names):
-        write(folder / "color" / f"in_k_{name}_01_c.png", 9, None, size)  # type: ignore[arg-type]
+        write(folder / "color" / f"in_k_{name}_01_c.png", 9, None, size)
         write(folder / "depth_filled" / f"in_k_{name}_01_depth_filled.png", 1500 * (1 + index), size=size)
 
 
 def open_part(root: Path, part: str, **keys: object) -> list[Target]:
-    return open_source(DataConfig(root=str(root), source="diml", **keys), part)  # type: ignore[arg-type]
+    return open_source(DataConfig(root=str(root), source="diml", **keys), part)
 
 
 def test_indoor_samples_are_judged_in_their_test_folder(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_train_never_reads_the_test_folder(tmp_path: Path) -> None:
 def test_the_full_indoor_set_is_split_by_number(tmp_path: Path) -> None:
     for index in range(3):
         folder = tmp_path / f"0{index}. Room" / "160225" / "01"
-        write(folder / "col" / "in_k_01_160225_000001_c.png", 9, None)  # type: ignore[arg-type]
+        write(folder / "col" / "in_k_01_160225_000001_c.png", 9, None)
         write(folder / "up_png" / "in_k_01_160225_000001_ud.png", 1000 + index)
     truths = [t.recording.depth(t.index)[0, 0] for t in open_part(tmp_path, "val", val_frames=(1, 3))]
     assert truths == pytest.approx([1.001, 1.002])
@@ -74,7 +74,7 @@ def test_outdoor_truth_counts_where_it_is_confident(tmp_path: Path) -> None:
         ("left", "depth", "conf", ("_left", "_depth", "_conf")),
     ):
         folder = tmp_path / left
-        write(folder / left / f"7{suffixes[0]}.png", 9, None)  # type: ignore[arg-type]
+        write(folder / left / f"7{suffixes[0]}.png", 9, None)
         write(folder / truth / f"7{suffixes[1]}.png", 12000)
         confidence = np.full(SIZE[::-1], 230, np.uint8)
         confidence[3, 4], confidence[5, 6] = 229, 0

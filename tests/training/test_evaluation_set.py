@@ -20,7 +20,7 @@ TRUTHS[:, :2] = 0.0
 
 
 @pytest.mark.parametrize("baseline_m", [None, 0.5], ids=["depth", "disparity"])
-def test_truth_is_read_in_metres(tmp_path: Path, write_set, baseline_m: float | None) -> None:  # type: ignore[no-untyped-def]
+def test_truth_is_read_in_metres(tmp_path: Path, write_set, baseline_m: float | None) -> None:
     items = list(open_evaluation_set(write_set(tmp_path / "set", CAMERA, IMAGES, TRUTHS, baseline_m)))
     assert [item.frame.frame_id for item in items] == [f"{i:06d}.png" for i in range(4)]
     assert all(np.array_equal(item.frame.image, image) for item, image in zip(items, IMAGES, strict=True))
@@ -28,7 +28,7 @@ def test_truth_is_read_in_metres(tmp_path: Path, write_set, baseline_m: float | 
     assert np.stack([item.truth for item in items]) == pytest.approx(TRUTHS, rel=1e-6)
 
 
-def test_images_without_truth_are_left_out_and_halves_share_nothing(tmp_path: Path, write_set) -> None:  # type: ignore[no-untyped-def]
+def test_images_without_truth_are_left_out_and_halves_share_nothing(tmp_path: Path, write_set) -> None:
     folder = write_set(tmp_path / "set", CAMERA, IMAGES, TRUTHS)
     dataset = open_evaluation_set(folder)
     halves = [[item.frame.frame_id for item in dataset.every_second(first)] for first in (0, 1)]
@@ -46,7 +46,7 @@ def test_kitti_stereo_2015(shared_data: Path) -> None:
     assert not truth[~measured].any()
 
 
-def test_folders_that_are_no_evaluation_set(tmp_path: Path, write_set) -> None:  # type: ignore[no-untyped-def]
+def test_folders_that_are_no_evaluation_set(tmp_path: Path, write_set) -> None:
     folder = write_set(tmp_path / "set", CAMERA, IMAGES, TRUTHS, 0.5)
     meta = json.loads((folder / "meta.json").read_text())
 

@@ -156,14 +156,14 @@ def test_a_graph_that_disagrees_is_refused(exported: Path, build: Build) -> None
 
 
 @pytest.mark.parametrize("kind", [Restless, Unsure])
-def test_a_graph_that_is_not_what_was_trained_leaves_no_bundle(tmp_path: Path, make_config, kind: type[Known]) -> None:  # type: ignore[no-untyped-def]
+def test_a_graph_that_is_not_what_was_trained_leaves_no_bundle(tmp_path: Path, make_config, kind: type[Known]) -> None:
     method = kind(make_config()).eval()
     with pytest.raises(ExportError, match=r"mine: model.onnx differs from torch by"):
         export(method, tmp_path / "mine", describe_method(method, "mine"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_that_fails_leaves_the_bundle_that_was_there(tmp_path: Path, make_config) -> None:  # type: ignore[no-untyped-def]
+def test_an_export_that_fails_leaves_the_bundle_that_was_there(tmp_path: Path, make_config) -> None:
     folder, good, bad = tmp_path / "mine", Known(make_config()).eval(), Restless(make_config()).eval()
     bundle = export(good, folder, describe_method(good, "mine"))
     with pytest.raises(ExportError):
@@ -175,7 +175,7 @@ def test_an_export_that_fails_leaves_the_bundle_that_was_there(tmp_path: Path, m
     assert again.name == "again"
 
 
-def test_sigma_is_scaled_to_the_errors(tmp_path: Path, make_config, camera: CameraModel, write_set) -> None:  # type: ignore[no-untyped-def]
+def test_sigma_is_scaled_to_the_errors(tmp_path: Path, make_config, camera: CameraModel, write_set) -> None:
     """Errors of 3 m where the method says 1 m."""
     method, rng = Known(make_config()), np.random.default_rng(0)
     method.focal.copy_(torch.tensor([camera.fx, camera.fy]))
@@ -187,7 +187,7 @@ def test_sigma_is_scaled_to_the_errors(tmp_path: Path, make_config, camera: Came
     assert calibrate_sigma(method, dataset) == pytest.approx(1.0, rel=0.03)
 
 
-def test_images_weigh_alike_in_the_calibration(tmp_path: Path, make_config, camera: CameraModel, write_set) -> None:  # type: ignore[no-untyped-def]
+def test_images_weigh_alike_in_the_calibration(tmp_path: Path, make_config, camera: CameraModel, write_set) -> None:
     """Errors of 2 m on two images with few measurements, 5 m on one with many: two of three images is 0.667 < 0.683."""
     method = Known(make_config())
     method.focal.copy_(torch.tensor([camera.fx, camera.fy]))
@@ -200,7 +200,7 @@ def test_images_weigh_alike_in_the_calibration(tmp_path: Path, make_config, came
 
 
 @pytest.fixture
-def half_sky(make_config, camera: CameraModel) -> HalfSky:  # type: ignore[no-untyped-def]
+def half_sky(make_config, camera: CameraModel) -> HalfSky:
     method = HalfSky(make_config())
     method.focal.copy_(torch.tensor([camera.fx, camera.fy]))
     return method
@@ -209,7 +209,7 @@ def half_sky(make_config, camera: CameraModel) -> HalfSky:  # type: ignore[no-un
 @pytest.mark.parametrize("sky", [0, 20, 31])
 def test_pixels_out_of_range_are_misses_in_the_calibration(
     tmp_path: Path, half_sky: HalfSky, camera: CameraModel, write_set, sky: int
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     """Errors of 1/16, 2/16, ... m and `sky` misses, 100 pixels in all: 69 of them, at least 68.27 %, are within 69/16 m."""
     truth = np.zeros((1, 64, 192))
     rows, columns = np.divmod(np.arange(100 - sky), 50)
@@ -225,7 +225,7 @@ def test_pixels_out_of_range_are_misses_in_the_calibration(
 
 def test_sigma_cannot_be_fitted_where_too_much_is_out_of_range(
     tmp_path: Path, half_sky: HalfSky, camera: CameraModel, write_set
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     truth = np.zeros((1, 64, 192))
     truth[0, 40, 61:131] = 12.0  # 35 of 70 pixels
     dataset = open_evaluation_set(write_set(tmp_path / "set", camera, np.zeros((1, 64, 192, 3), np.uint8), truth))

@@ -49,7 +49,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return to_files
 
 
-def test_depth_as_png_with_a_scale(dataset, write, truths) -> None:  # type: ignore[no-untyped-def]
+def test_depth_as_png_with_a_scale(dataset, write, truths) -> None:
     scores = judge_set(PredictionFolder(write(256 * 1.25 * truths, ".png"), scale=256), dataset, RAW).scores
     assert scores["abs_rel"] == pytest.approx(0.25, abs=1e-4)
     assert scores["abs_rel_median_scaled"] == pytest.approx(0, abs=2e-3)
@@ -57,7 +57,7 @@ def test_depth_as_png_with_a_scale(dataset, write, truths) -> None:  # type: ign
     assert "nll" not in scores  # no sigma was given
 
 
-def test_disparity_of_every_kind(dataset, write, truths) -> None:  # type: ignore[no-untyped-def]
+def test_disparity_of_every_kind(dataset, write, truths) -> None:
     pixels = write(50.0 * 0.5 / truths)  # fx x baseline / depth
     metric = judge_set(PredictionFolder(pixels, holds="disparity", scale=25.0), dataset, RAW)
     assert (metric.scaling, metric.scores["abs_rel"]) == ("none", pytest.approx(0, abs=1e-5))
@@ -70,19 +70,19 @@ def test_disparity_of_every_kind(dataset, write, truths) -> None:  # type: ignor
     assert judge_set(PredictionFolder(relative, "affine_invariant", "disparity"), dataset, MIDAS).notes == ()
 
 
-def test_disparity_that_is_depth_is_noticed(dataset, write, truths) -> None:  # type: ignore[no-untyped-def]
+def test_disparity_that_is_depth_is_noticed(dataset, write, truths) -> None:
     found = judge_set(PredictionFolder(write(truths), "affine_invariant", "disparity"), dataset, MIDAS)
     assert found.notes == ("3 images were aligned with a negative scale: does the candidate state what it is said to?",)
 
 
-def test_zero_and_nan_are_no_prediction(dataset, write, truths) -> None:  # type: ignore[no-untyped-def]
+def test_zero_and_nan_are_no_prediction(dataset, write, truths) -> None:
     values = truths.copy()
     values[:, :, :10], values[:, :, 10:20] = 0, np.nan
     scores = judge_set(PredictionFolder(write(values)), dataset, replace(RAW, crop="none")).scores
     assert (scores["abs_rel"], scores["answered"]) == (pytest.approx(0, abs=1e-6), 0.5)
 
 
-def test_files_that_cannot_be_used_are_counted(dataset, write, truths) -> None:  # type: ignore[no-untyped-def]
+def test_files_that_cannot_be_used_are_counted(dataset, write, truths) -> None:
     folder = write(truths)
     (folder / "000000.npy").unlink()
     np.save(folder / "000001.npy", truths[1][:10])
@@ -97,7 +97,7 @@ def test_files_that_cannot_be_used_are_counted(dataset, write, truths) -> None: 
         judge_set(PredictionFolder(folder), dataset, RAW)
 
 
-def test_a_file_stands_for_one_image(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_stands_for_one_image(tmp_path) -> None:
     """Drives count their images alike: files without the drives' folders would be taken for both."""
     (tmp_path / "theirs" / "b").mkdir(parents=True)
     for name in ("7.npy", "b/7.npy"):
@@ -111,7 +111,7 @@ def test_a_file_stands_for_one_image(tmp_path) -> None:  # type: ignore[no-untyp
         theirs.predict(items[2], RAW)
 
 
-def test_a_networks_resolution_is_resized_if_asked(tmp_path, write_set, write) -> None:  # type: ignore[no-untyped-def]
+def test_a_networks_resolution_is_resized_if_asked(tmp_path, write_set, write) -> None:
     plane = 1 / np.tile((np.arange(40) + 0.5) / 400 + 0.02, (1, 20, 1))  # inverse depth linear in the image
     small = 1 / np.tile((np.arange(10) + 0.5) / 100 + 0.02, (1, 5, 1))
     dataset = open_evaluation_set(write_set(tmp_path / "plane", CAMERA, np.zeros((1, 20, 40, 3), np.uint8), plane))
@@ -126,7 +126,7 @@ def test_a_networks_resolution_is_resized_if_asked(tmp_path, write_set, write) -
     )
 
 
-def test_their_sigma_is_judged_too(dataset, write, truths) -> None:  # type: ignore[no-untyped-def]
+def test_their_sigma_is_judged_too(dataset, write, truths) -> None:
     folder = write(1.1 * truths)
     write(0.11 * truths, folder="theirs/sigma")
     found = judge_set(PredictionFolder(folder), dataset, RAW)
@@ -140,7 +140,7 @@ def test_their_sigma_is_judged_too(dataset, write, truths) -> None:  # type: ign
     assert as_disparity.scores["nll"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_what_cannot_be_judged_says_so(dataset, write, truths, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_judged_says_so(dataset, write, truths, tmp_path) -> None:
     folder = write(truths)
     (tmp_path / "none").mkdir()
     for arguments, message in (

@@ -77,7 +77,7 @@ def test_only_a_collapse_that_lasts_ends_the_run() -> None:
 
 
 @pytest.mark.parametrize("name", ["monodepth2", "supervised", "self_teaching"])
-def test_every_untrained_method_is_healthy_and_a_saturated_one_is_not(build, street_batch: Batch, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_every_untrained_method_is_healthy_and_a_saturated_one_is_not(build, street_batch: Batch, name: str) -> None:
     method = build(name).eval()
     with torch.no_grad():
         assert find_collapse({k: float(v) for k, v in method.health(street_batch).items()}) == ""
@@ -90,7 +90,7 @@ def test_every_untrained_method_is_healthy_and_a_saturated_one_is_not(build, str
             assert "almost the whole depth map is at" in find_collapse(health)
 
 
-def test_a_pose_network_without_translation_is_not_healthy(build, street_batch: Batch) -> None:  # type: ignore[no-untyped-def]
+def test_a_pose_network_without_translation_is_not_healthy(build, street_batch: Batch) -> None:
     """Parallax is fx |t| / depth [px]: set the pose network's last layer to a translation of (0, 0, 2) m."""
     method = build("monodepth2", data={"known_poses": False}).eval()
     unknown = replace(street_batch, views=tuple(replace(v, source_T_target=None) for v in street_batch.views))

@@ -63,7 +63,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def config(root: Path, **values: object) -> DataConfig:
-    return DataConfig(root=str(root), source="kitti_raw", **values)  # type: ignore[arg-type]
+    return DataConfig(root=str(root), source="kitti_raw", **values)
 
 
 def colours(clips: Clips, index: int) -> list[tuple[int, int]]:

@@ -36,7 +36,7 @@ def write_sequence(root: Path, name: str, frames: int, cameras: tuple[int, ...] 
 
 
 def config(root: Path, split: str, **values: object) -> DataConfig:
-    return DataConfig(root=str(root), source="kitti_odometry", split=split, **values)  # type: ignore[arg-type]
+    return DataConfig(root=str(root), source="kitti_odometry", split=split, **values)
 
 
 @pytest.mark.parametrize(("turned", "expected"), [(False, [ASIDE_M, 0, 2]), (True, [2, 0, -ASIDE_M])])

@@ -50,7 +50,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def config(root: Path, **values: object) -> DataConfig:
-    return DataConfig(root=str(root), source="kitti_stereo2015", **values)  # type: ignore[arg-type]
+    return DataConfig(root=str(root), source="kitti_stereo2015", **values)
 
 
 def test_truth_is_focal_length_times_baseline_by_disparity_of_each_scene(root: Path) -> None:

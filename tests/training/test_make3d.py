@@ -47,7 +47,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def open_part(root: Path, part: str, **keys: object) -> list[Target]:
-    return open_source(DataConfig(root=str(root), source="make3d", **keys), part)  # type: ignore[arg-type]
+    return open_source(DataConfig(root=str(root), source="make3d", **keys), part)
 
 
 def test_image_and_truth_are_the_same_central_rows(root: Path) -> None:

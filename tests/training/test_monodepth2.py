@@ -186,7 +186,7 @@ def test_normalised_disparity_has_mean_one(build: Build) -> None:
         "normalised",
     ],
 )
-def test_depth_is_metric_where_something_gives_it_a_scale(build: Build, data: dict, method: dict, metric: bool) -> None:  # type: ignore[type-arg]
+def test_depth_is_metric_where_something_gives_it_a_scale(build: Build, data: dict, method: dict, metric: bool) -> None:
     assert build("monodepth2", data=data, method=method).metric is metric
 
 

@@ -26,7 +26,7 @@ YAW_RATE = math.radians(90)  # [rad/s] of the test's sequence, about y; it drive
 
 
 def open_part(root: Path, source: str, part: str, **keys: object) -> list[Target]:
-    return open_source(DataConfig(root=str(root), source=source, **keys), part)  # type: ignore[arg-type]
+    return open_source(DataConfig(root=str(root), source=source, **keys), part)
 
 
 @pytest.fixture

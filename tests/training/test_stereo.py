@@ -59,7 +59,7 @@ def write_scene(folder: Path, *, disparity: bool = True) -> Path:
 
 
 def open_all(root: Path, **keys: object) -> list[Target]:
-    return open_source(DataConfig(root=str(root), source="stereo", **keys), "test")  # type: ignore[arg-type]
+    return open_source(DataConfig(root=str(root), source="stereo", **keys), "test")
 
 
 @pytest.mark.parametrize("scale", [-1.0, 1.0, -0.003922, 2.0])
@@ -146,7 +146,7 @@ def test_scenes_are_split_by_number_or_by_name(tmp_path: Path) -> None:
     config = {"root": str(tmp_path), "source": "stereo", "train_frames": (0, 3), "val_frames": (3, 4)}
 
     def names(part: str, **keys: str) -> list[str]:
-        return [t.recording.image_name(0)[0] for t in open_source(DataConfig(**config, **keys), part)]  # type: ignore[arg-type]
+        return [t.recording.image_name(0)[0] for t in open_source(DataConfig(**config, **keys), part)]
 
     assert (names("train"), names("val"), names("test")) == (["a", "b", "c"], ["d"], ["a", "b", "c", "d"])
     (tmp_path / "mine").mkdir()
@@ -158,7 +158,7 @@ def test_scenes_are_split_by_number_or_by_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"train_files.txt: names 'e' \(1 unknown of 2\); expected names such as a, b, c"):
         names("train", split="mine")
     with pytest.raises(InputError, match=r"frames 0 to 9 were asked for; the recording holds 4"):
-        open_source(DataConfig(**(config | {"train_frames": (0, 9)})), "train")  # type: ignore[arg-type]
+        open_source(DataConfig(**(config | {"train_frames": (0, 9)})), "train")
 
 
 def test_middlebury_2006_counts_full_size_pixels_at_a_third(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_errors_say_what_was_expected() -> None:
     with pytest.raises(InputError, match=r"StreetConfig.movers is 1.5; expected a share"):
         StreetConfig(movers=1.5)
     with pytest.raises(InputError, match="'train' or 'test'"):
-        StreetConfig(textures="other")  # type: ignore[arg-type]
+        StreetConfig(textures="other")
 
 
 def test_the_clip_that_ships_is_what_the_street_renders(tmp_path: Path) -> None:

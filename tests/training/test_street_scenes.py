@@ -23,7 +23,7 @@ CAMERA = kitti_camera(208, 64)
 
 
 def look(t_s: float, seed: int = 3, camera: CameraModel = WIDE, **config: object) -> Rendering:
-    world = Street(seed, StreetConfig(**config))  # type: ignore[arg-type]
+    world = Street(seed, StreetConfig(**config))
     return world.render(camera, world.pose(t_s), t_s)
 
 
@@ -96,7 +96,7 @@ def test_plain_surfaces_are_where_they_are_said_to_be() -> None:
 
 def test_a_plain_ground_is_a_plane_without_texture() -> None:
     config = {"scene": "ground", "noise": 0.0, "sway": 0.0, "camera": CAMERA, "seed": 2}
-    view, world = look(4.0, **config), Street(2, StreetConfig(scene="ground", sway=0.0))  # type: ignore[arg-type]
+    view, world = look(4.0, **config), Street(2, StreetConfig(scene="ground", sway=0.0))
     assert world.scene.road.kind == BARE
     height = -world.pose(4.0)[1, 3]
     rows = np.flatnonzero(np.arange(64) > CAMERA.cy + 1)
@@ -235,6 +235,6 @@ def test_worlds_are_the_same_in_every_process() -> None:
 
 def test_scenes_that_do_not_exist_are_refused() -> None:
     with pytest.raises(InputError, match=r"StreetConfig\.scene is 'lake'; expected one of street, room, ground"):
-        StreetConfig(scene="lake")  # type: ignore[arg-type]
+        StreetConfig(scene="lake")
     with pytest.raises(InputError, match=r"StreetConfig\.light is 1.5; expected a share"):
         StreetConfig(light=1.5)

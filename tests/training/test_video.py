@@ -26,7 +26,7 @@ def clips(
     folder: Path, size: tuple[int, int] = (192, 64), poses: str = "poses.txt", known_poses: bool = True, **data: object
 ) -> Clips:
     calibration = "camera.yaml" if (folder / "camera.yaml").is_file() else "meta.json"
-    config = DataConfig(root=str(folder), images="image", calibration=calibration, poses=poses, **data)  # type: ignore[arg-type]
+    config = DataConfig(root=str(folder), images="image", calibration=calibration, poses=poses, **data)
     return Clips(open_video(config, "train"), size, offsets=config.offsets, known_poses=known_poses)
 
 
@@ -114,7 +114,7 @@ def test_training_sees_the_picture_that_the_robot_sees(street_video: Path) -> No
     camera = load_camera(street_video / "camera.yaml")
     video = clips(street_video, (96, 32), offsets=((),))
     bundle = ModelBundle("robot", 96, 32, 50.0, 50.0, "metric", 0.1, 80.0, 1.0, "", "")
-    seen = Estimator(bundle, engine=None).resize(Frame(frame, camera, 0, "camera"))  # type: ignore[arg-type]
+    seen = Estimator(bundle, engine=None).resize(Frame(frame, camera, 0, "camera"))
     assert np.array_equal(video[2].image, seen.image)
     assert video[2].K.tolist() == [[seen.camera.fx, 0, seen.camera.cx], [0, seen.camera.fy, seen.camera.cy], [0, 0, 1]]
 

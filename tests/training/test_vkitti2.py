@@ -60,7 +60,7 @@ def write_drive(folder: Path, frames: int = 3, cameras: int = 2, tint: int = 0) 
 
 
 def open_part(root: Path, part: str, **keys: object) -> list[Target]:
-    return open_source(DataConfig(root=str(root), source="vkitti2", **keys), part)  # type: ignore[arg-type]
+    return open_source(DataConfig(root=str(root), source="vkitti2", **keys), part)
 
 
 def test_poses_and_stereo_take_points_where_the_files_say(tmp_path: Path) -> None:
