@@ -62,7 +62,7 @@ DATA ?= ../shared/data
 TRAIN = OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m training.train --set data.root=$(DATA)
 THREADS ?= 1
 
-model: setup-train  ## Train models/default again, about 40 minutes on two cores: DATA= (goes on where it was stopped)
+model: setup-train  ## Train models/default again: DATA= (goes on where it was stopped)
 	$(TRAIN) config/train/street.yaml
 	$(TRAIN) config/train/default_teacher.yaml
 	$(TRAIN) config/train/default.yaml
