@@ -35,7 +35,7 @@ from benchmarks.report import machine, percentiles
 from depth_ros import bundle
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.calibration import load_calibration, save_calibration
-from depth_ros.engines import EngineError, load_engine
+from depth_ros.engines import EngineError, EngineOptions, load_engine
 from depth_ros.estimator import resize_image
 from depth_ros.ros.memory import keep_freed_memory
 from depth_ros.ros.sources import Folder
@@ -147,7 +147,7 @@ def time_engine(bench: Bench) -> list[float]:
     size = bench.model.width, bench.model.height
     files = sorted(bench.folder.glob("*.bmp"))
     images = [resize_image(cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB), *size)[None] for file in files]
-    engine = load_engine(bench.model, bench.engine, bench.threads)
+    engine = load_engine(bench.model, bench.engine, EngineOptions(threads=bench.threads))
     spent_ms = []
     for image in islice(cycle(images), bench.frames + WARM_UP):
         start = time.perf_counter_ns()

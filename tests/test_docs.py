@@ -17,7 +17,7 @@ import pytest
 from onnx import parser
 
 from depth_ros import bundle
-from depth_ros.engines import load_engine
+from depth_ros.engines import EngineOptions, load_engine
 from training.config import TrainConfig, load_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,7 +132,7 @@ def test_the_bundle_made_by_hand_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     model = bundle.load(tmp_path)
     image = np.random.default_rng(0).integers(0, 256, (2, model.height, model.width, 3), dtype=np.uint8)
-    depth, sigma = load_engine(model, threads=1).infer(image)
+    depth, sigma = load_engine(model, options=EngineOptions(threads=1)).infer(image)
     expected = 10 + 2 * (image[..., 0] - 123.675) / 58.395
     np.testing.assert_allclose(depth, expected, rtol=1e-4)
     np.testing.assert_allclose(sigma, 0.2 * expected, rtol=1e-4)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from depth_ros import bundle as bundles
 from depth_ros import metrics
 from depth_ros.bundle import BundleError, ModelBundle
-from depth_ros.engines import EngineError, load_engine
+from depth_ros.engines import EngineError, EngineOptions, load_engine
 from depth_ros.estimator import Estimator, upsample
 from depth_ros.types import InputError, UInt8Array
 from training.checkpoint import load_method, read_checkpoint
@@ -143,7 +143,7 @@ def check_parity(method: Predictor, bundle: ModelBundle, images: UInt8Array | No
         noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         ramp = np.broadcast_to(np.linspace(0, 255, bundle.height, dtype=np.uint8)[:, None, None], shape)
         images = np.stack([noise, ramp])
-    with closing(load_engine(bundle, threads=1)) as engine, np.errstate(divide="ignore", invalid="ignore"):
+    with closing(load_engine(bundle, options=EngineOptions(threads=1))) as engine, np.errstate(divide="ignore", invalid="ignore"):
         pairs = zip(engine.infer(images), TorchEngine(method).infer(images), strict=True)
         difference = float(np.max([np.abs(a - b) / np.abs(b) for a, b in pairs]))  # max() would pass over a NaN
     if not difference < PARITY:

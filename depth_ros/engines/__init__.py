@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol
 
 from depth_ros.bundle import ModelBundle
 from depth_ros.types import Float32Array, UInt8Array
 
-ENGINES = {"onnxruntime": "depth_ros.engines.onnxrt"}  # name -> module with load(bundle, threads) -> Engine
+# Name -> module with load(bundle, options, name) -> Engine, fastest first: the order in which `auto` tries them.
+ENGINES = {
+    "tensorrt": "depth_ros.engines.trt",
+    "tensorrt_rtx": "depth_ros.engines.trt",
+    "onnxruntime_cuda": "depth_ros.engines.onnxrt",
+    "openvino": "depth_ros.engines.openvino",
+    "onnxruntime": "depth_ros.engines.onnxrt",
+}
+AUTO = "auto"
 
 
 class EngineError(Exception):
     """An engine that cannot be loaded or run; the text says why and what to do."""
+
+
+def default_cache() -> Path:
+    """Folder of this user's built engines: $XDG_CACHE_HOME/depth_ros, or ~/.cache/depth_ros."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "depth_ros"
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a user may choose about an engine; each backend reads what concerns it."""
+
+    threads: int = 0  # of a CPU backend; 0: max(1, cores - 1)
+    precision: str = ""  # fp32, fp16, int8 or bf16; empty: the backend's own (TensorRT fp16, everything else fp32)
+    batch: int = 1  # most images that run at once on a GPU
+    build_if_missing: bool = False  # build a TensorRT engine at load, which can take minutes
+    workspace_mb: int = 1024  # of the TensorRT builder
+    memory: str = "auto"  # what manages CUDA memory: pycuda, cuda_bindings or auto
+    cuda_graph: bool = True  # replay the inference as one CUDA graph
+    cache: Path = field(default_factory=default_cache)  # of built engines
+    progress: Callable[[str], None] = lambda text: None  # takes a line that says how far a build is
 
 
 class Engine(Protocol):
@@ -22,15 +54,37 @@ class Engine(Protocol):
         """Map RGB images (N, h, w, 3) to depth [m] and sigma [m], each (N, h, w)."""
 
     def describe(self) -> str:
-        """One line for logs: backend, version, device, threads."""
+        """One line for logs: backend, version, device, precision, threads."""
 
     def close(self) -> None:
         """Release what the engine holds; infer() must not be called afterwards."""
 
 
-def load_engine(bundle: ModelBundle, name: str = "onnxruntime", threads: int = 0) -> Engine:
-    """Load `bundle` with the backend `name`; `threads` 0 means max(1, cores - 1). Raises EngineError."""
-    if name not in ENGINES:
-        raise EngineError(f"engine '{name}' is unknown; expected one of {', '.join(ENGINES)}")
-    engine: Engine = import_module(ENGINES[name]).load(bundle, threads)
-    return engine
+@dataclass(frozen=True)
+class Choice:
+    """An engine and why it is not one of those before it in ENGINES."""
+
+    name: str
+    engine: Engine
+    passed_over: tuple[str, ...] = ()  # "name: reason", fastest first; empty where the user named the engine
+
+
+def choose_engine(bundle: ModelBundle, name: str = AUTO, options: EngineOptions | None = None) -> Choice:
+    """Load `bundle` with the backend `name`, or with the first of ENGINES that works. Raises EngineError."""
+    options = options or EngineOptions()
+    if name not in (AUTO, *ENGINES):
+        raise EngineError(f"engine '{name}' is unknown; expected {AUTO} or one of {', '.join(ENGINES)}")
+    passed_over: list[str] = []
+    for candidate in ENGINES if name == AUTO else (name,):
+        try:
+            return Choice(candidate, import_module(ENGINES[candidate]).load(bundle, options, candidate), tuple(passed_over))
+        except EngineError as error:
+            if name != AUTO:
+                raise
+            passed_over.append(f"{candidate}: {error}")
+    raise EngineError("no engine runs this model here: " + "; ".join(passed_over))
+
+
+def load_engine(bundle: ModelBundle, name: str = "onnxruntime", options: EngineOptions | None = None) -> Engine:
+    """The engine of choose_engine(); the CPU's ONNX Runtime unless another is named. Raises EngineError."""
+    return choose_engine(bundle, name, options).engine

@@ -9,22 +9,24 @@ import numpy as np
 import onnxruntime as ort
 
 from depth_ros.bundle import ModelBundle
-from depth_ros.engines import EngineError
+from depth_ros.engines import EngineError, EngineOptions
 from depth_ros.types import Float32Array, UInt8Array
 
 
-def load(bundle: ModelBundle, threads: int) -> OnnxRuntimeEngine:
-    """Load the bundle's graph; `threads` 0 means max(1, cores - 1). Raises EngineError naming the file and the reason."""
-    threads = threads or max(1, len(os.sched_getaffinity(0)) - 1)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only: they are raised as well, warnings are about the exporter's graph
+def load(bundle: ModelBundle, options: EngineOptions, name: str) -> OnnxRuntimeEngine:
+    """Load the bundle's graph. Raises EngineError naming the file and the reason."""
+    if name == "onnxruntime_cuda":
+        raise EngineError("not supported yet")
+    threads = options.threads or max(1, len(os.sched_getaffinity(0)) - 1)
+    settings = ort.SessionOptions()
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3  # errors only: they are raised as well, warnings are about the exporter's graph
     # Idle ONNX Runtime threads otherwise burn a core each, and the CPU is shared with the robot's other work.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(str(bundle.graph_path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(bundle.graph_path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:
         # onnxruntime raises a class of its own per status code, all of them derived from Exception only.
         raise EngineError(f"{bundle.graph_path}: ONNX Runtime cannot load the graph: {_one_line(error)}") from error

@@ -27,7 +27,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from depth_ros import bundle
 from depth_ros.bundle import BundleError
-from depth_ros.engines import Engine, EngineError, load_engine
+from depth_ros.engines import Engine, EngineError, EngineOptions, load_engine
 from depth_ros.estimator import Estimator
 from depth_ros.ros import messages, params
 from depth_ros.ros.health import Health
@@ -80,7 +80,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         """Load the model and advertise the outputs; FAILURE, with the reason in the log, if it cannot be used."""
         try:
             model = bundle.load(self.params.model or params.default_model())
-            self._engine = load_engine(model, self.params.engine, self.params.threads)
+            self._engine = load_engine(model, self.params.engine, EngineOptions(threads=self.params.threads))
             self._estimator = Estimator(model, self._engine)
             self._advertise()
         except (BundleError, EngineError, InputError) as error:

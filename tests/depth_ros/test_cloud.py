@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from depth_ros.cloud import POINT_DTYPE, CloudBuilder, depth_edges
-from depth_ros.engines import load_engine
+from depth_ros.engines import EngineOptions, load_engine
 from depth_ros.estimator import Estimator, upsample
 from depth_ros.types import CameraModel, DepthPrediction, Frame, InputError
 
@@ -39,7 +39,9 @@ def test_wall_at_5_m_through_the_estimator_is_a_flat_cloud(make_bundle):
     made = make_bundle()
     camera = CameraModel(192, 96, 150.0, 150.0, 95.5, 47.5)
     image = np.full((96, 192, 3), (50, 30, 0), np.uint8)
-    (prediction,) = Estimator(made, load_engine(made, threads=1)).predict([Frame(image, camera, 0, "camera")])
+    (prediction,) = Estimator(made, load_engine(made, options=EngineOptions(threads=1))).predict(
+        [Frame(image, camera, 0, "camera")]
+    )
     points = CloudBuilder(prediction.camera).build(prediction, IMAGE, 0.5, 0.1)
     u, v = np.meshgrid(np.arange(64), np.arange(32))
     assert points.shape == (32, 64)

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from depth_ros import bundle
-from depth_ros.engines import ENGINES, EngineError, load_engine
+from depth_ros.engines import ENGINES, EngineError, EngineOptions, load_engine
 
 BACKENDS = {"onnxruntime": "onnxruntime"}  # engine -> the package it needs
 
@@ -39,7 +39,7 @@ def images(count, made):
 def test_depth_and_sigma_are_what_the_graph_computes(name, make_bundle, count):
     made = make_bundle()
     image = images(count, made)
-    depth, sigma = load_engine(made, name, threads=1).infer(image)
+    depth, sigma = load_engine(made, name, options=EngineOptions(threads=1)).infer(image)
     np.testing.assert_allclose(depth, image[..., 0] / 10, rtol=1e-6)
     np.testing.assert_allclose(sigma, image[..., 1] / 100, rtol=1e-6)
     for array in (depth, sigma):
@@ -50,7 +50,7 @@ def test_depth_and_sigma_are_what_the_graph_computes(name, make_bundle, count):
 
 def test_same_image_gives_the_same_answer_and_earlier_answers_stay(name, make_bundle):
     made = make_bundle()
-    engine = load_engine(made, name, threads=1)
+    engine = load_engine(made, name, options=EngineOptions(threads=1))
     first, second = images(1, made), images(2, made)[:1]
     depth, _ = engine.infer(first)
     kept = depth.copy()
@@ -62,7 +62,7 @@ def test_same_image_gives_the_same_answer_and_earlier_answers_stay(name, make_bu
 def test_non_contiguous_images_are_read_right(name, make_bundle):
     made = make_bundle()
     image = images(1, made)
-    depth, _ = load_engine(made, name, threads=1).infer(image[..., ::-1])
+    depth, _ = load_engine(made, name, options=EngineOptions(threads=1)).infer(image[..., ::-1])
     np.testing.assert_allclose(depth, image[..., 2] / 10, rtol=1e-6)
 
 
@@ -73,13 +73,13 @@ def test_graph_for_a_single_image_serves_a_batch(name, make_bundle):
 
     made = edited(make_bundle(), fix_batch)
     image = images(3, made)
-    depth, sigma = load_engine(made, name, threads=1).infer(image)
+    depth, sigma = load_engine(made, name, options=EngineOptions(threads=1)).infer(image)
     np.testing.assert_allclose(depth, image[..., 0] / 10, rtol=1e-6)
     np.testing.assert_allclose(sigma, image[..., 1] / 100, rtol=1e-6)
 
 
 def test_description_is_one_line_with_version_and_threads(name, make_bundle):
-    text = load_engine(make_bundle(), name, threads=2).describe()
+    text = load_engine(make_bundle(), name, options=EngineOptions(threads=2)).describe()
     assert "\n" not in text
     assert "2 threads" in text
     assert any(character.isdigit() for character in text)
@@ -87,7 +87,7 @@ def test_description_is_one_line_with_version_and_threads(name, make_bundle):
 
 def test_closed_engine_says_so(name, make_bundle):
     made = make_bundle()
-    engine = load_engine(made, name, threads=1)
+    engine = load_engine(made, name, options=EngineOptions(threads=1))
     engine.close()
     engine.close()
     with pytest.raises(EngineError, match="closed"):
@@ -96,14 +96,14 @@ def test_closed_engine_says_so(name, make_bundle):
 
 @pytest.mark.parametrize("wrong", [(1, 32, 63, 3), (32, 64, 3), (1, 3, 32, 64)])
 def test_images_of_another_shape_are_refused(name, make_bundle, wrong):
-    engine = load_engine(make_bundle(), name, threads=1)
+    engine = load_engine(make_bundle(), name, options=EngineOptions(threads=1))
     with pytest.raises(EngineError, match=r"expected \(N, 32, 64, 3\) uint8"):
         engine.infer(np.zeros(wrong, np.uint8))
 
 
 def test_float_images_are_refused(name, make_bundle):
     with pytest.raises(EngineError, match="float32"):
-        load_engine(make_bundle(), name, threads=1).infer(np.zeros((1, 32, 64, 3), np.float32))
+        load_engine(make_bundle(), name, options=EngineOptions(threads=1)).infer(np.zeros((1, 32, 64, 3), np.float32))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph at all", bytes(1000)])
@@ -112,7 +112,7 @@ def test_file_that_is_no_graph_is_named(name, make_bundle, content):
     made.graph_path.write_bytes(content)
     made = bundle.save(made, made.path)
     with pytest.raises(EngineError) as caught:
-        load_engine(made, name, threads=1)
+        load_engine(made, name, options=EngineOptions(threads=1))
     assert str(made.graph_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -145,7 +145,7 @@ def take_floats(graph):
 def test_graph_that_breaks_the_contract_is_refused(name, make_bundle, change, named):
     made = edited(make_bundle(), change)
     with pytest.raises(EngineError, match=named):
-        load_engine(made, name, threads=1)
+        load_engine(made, name, options=EngineOptions(threads=1))
 
 
 def test_graph_of_another_size_than_the_bundle_says_is_refused(name, make_bundle):
@@ -153,7 +153,7 @@ def test_graph_of_another_size_than_the_bundle_says_is_refused(name, make_bundle
     other = make_bundle(128, 96)
     made.graph_path.write_bytes(other.graph_path.read_bytes())
     with pytest.raises(EngineError, match=r"96, 128, 3.*bundle.yaml says.*32, 64, 3"):
-        load_engine(bundle.save(made, made.path), name, threads=1)
+        load_engine(bundle.save(made, made.path), name, options=EngineOptions(threads=1))
 
 
 def test_unknown_engine_lists_the_known_ones(make_bundle):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from depth_ros.bundle import BundleError
-from depth_ros.engines import load_engine
+from depth_ros.engines import EngineOptions, load_engine
 from depth_ros.estimator import Estimator, resize_image, upsample
 from depth_ros.types import CameraModel, DepthPrediction, Distortion, Frame, InputError
 
@@ -17,7 +17,7 @@ CAMERA = CameraModel(192, 96, 150.0, 150.0, 95.5, 47.5)  # 50 px focal length at
 @pytest.fixture
 def estimator(make_bundle):
     made = make_bundle()
-    return Estimator(made, load_engine(made, threads=1))
+    return Estimator(made, load_engine(made, options=EngineOptions(threads=1)))
 
 
 def frame(image, camera=CAMERA):
@@ -127,7 +127,7 @@ def test_broken_network_output_is_invalid(make_bundle, depth, sigma):
 def test_depth_without_metres_is_refused(make_bundle, kind):
     made = make_bundle(kind=kind)
     with pytest.raises(BundleError, match=rf"bundle\.yaml: kind is '{kind}'; expected 'metric'"):
-        Estimator(made, load_engine(made, threads=1))
+        Estimator(made, load_engine(made, options=EngineOptions(threads=1)))
 
 
 def test_distorted_frame_is_refused(estimator):

@@ -28,7 +28,7 @@ from bag_writing import (
 
 from depth_ros import bundle as bundles
 from depth_ros.calibration import save_calibration
-from depth_ros.engines import load_engine
+from depth_ros.engines import EngineOptions, load_engine
 from depth_ros.estimator import Estimator
 from depth_ros.types import CameraModel, Frame, InputError
 from training import export, train
@@ -368,7 +368,7 @@ def test_from_a_bag_to_a_bundle_that_predicts_metres(drive, tmp_path, capsys) ->
     camera = kitti_camera(*SIZE)
     assert (bundle.fx, bundle.fy) == pytest.approx((camera.fx, camera.fy))
     frame = Frame(drive[5].image, camera, 0, "camera")
-    with closing(load_engine(bundle, threads=1)) as engine:
+    with closing(load_engine(bundle, options=EngineOptions(threads=1))) as engine:
         prediction = Estimator(bundle, engine).predict([frame])[0]
     assert np.isfinite(prediction.depth).any()
     assert prediction.depth.shape == drive[5].image.shape[:2]

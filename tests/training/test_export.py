@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from depth_ros import bundle as bundles
-from depth_ros.engines import load_engine
+from depth_ros.engines import EngineOptions, load_engine
 from depth_ros.estimator import Estimator
 from depth_ros.types import CameraModel, InputError
 from training.checkpoint import load_method, save_checkpoint
@@ -130,7 +130,7 @@ def test_calibrated_sigma_holds_on_the_half_that_was_not_used(exported: Path, st
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_batch_of_any_size(exported: Path, count: int) -> None:
-    engine = load_engine(bundles.load(exported), threads=1)
+    engine = load_engine(bundles.load(exported), options=EngineOptions(threads=1))
     images = np.random.default_rng(1).integers(0, 256, (3, 64, 192, 3), dtype=np.uint8)
     depth, sigma = engine.infer(images[:count])
     assert depth.shape == sigma.shape == (count, 64, 192)
@@ -145,7 +145,9 @@ def test_the_graph_agrees_with_torch_on_a_picture(exported: Path, checkpoint: Pa
     method.sigma_calibration.fill_(bundle.sigma_calibration)
     image = next(iter(open_evaluation_set(street_set))).frame.image[None]
     assert check_parity(method, bundle, image) < 1e-3
-    for ours, theirs in zip(load_engine(bundle, threads=1).infer(image), TorchEngine(method).infer(image), strict=True):
+    for ours, theirs in zip(
+        load_engine(bundle, options=EngineOptions(threads=1)).infer(image), TorchEngine(method).infer(image), strict=True
+    ):
         assert ours == pytest.approx(theirs, rel=1e-3)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from depth_ros import bundle as bundles
-from depth_ros.engines import load_engine
+from depth_ros.engines import EngineOptions, load_engine
 from training.batch import Batch
 from training.checkpoint import save_checkpoint
 from training.config import ConfigError
@@ -129,7 +129,7 @@ def test_several_checkpoints_make_one_bundle(tmp_path: Path, build: Build) -> No
     bundle = bundles.load(tmp_path / "both")
     assert (bundle.provenance["run"], bundle.provenance["step"]) == ("run1, run2", "1, 2")
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
-    depth, sigma = load_engine(bundle, threads=1).infer(image)
+    depth, sigma = load_engine(bundle, options=EngineOptions(threads=1)).infer(image)
     with torch.no_grad():
         x = torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255
         inverse = [1 / method.to_depth(method.depth_net(x)[0])[0, 0].numpy() for method in methods]
