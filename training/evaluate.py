@@ -48,6 +48,9 @@ class TorchEngine:
             depth, sigma = self.method.predict(torch.from_numpy(image).permute(0, 3, 1, 2).contiguous().float() / 255)
         return depth[:, 0].numpy(), sigma[:, 0].numpy()
 
+    def open_frame_graph(self, width: int, height: int) -> None:
+        """See depth_ros.engines.Engine."""
+
     def describe(self) -> str:
         """See depth_ros.engines.Engine."""
         return f"torch {torch.__version__}, CPU"

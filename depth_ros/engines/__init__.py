@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from depth_ros.bundle import ModelBundle
 from depth_ros.types import Float32Array, UInt8Array
@@ -47,11 +49,27 @@ class EngineOptions:
     progress: Callable[[str], None] = lambda text: None  # takes a line that says how far a build is
 
 
+class GraphRunner(Protocol):
+    """Runs one graph by the names of its inputs and outputs."""
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Values of `outputs`, valid until the next call. An input that is the same array as before is not sent again."""
+
+    def close(self) -> None:
+        """Release what the runner holds."""
+
+
 class Engine(Protocol):
     """Runs a bundle's graph."""
 
     def infer(self, image: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """Map RGB images (N, h, w, 3) to depth [m] and sigma [m], each (N, h, w)."""
+
+    def open_frame_graph(self, width: int, height: int) -> GraphRunner | None:
+        """The bundle's frame graph (depth_ros.graphs.frame_graph) for images of this size, on the engine's device.
+
+        None where the host does the resizing and the rest: a CPU engine, or a device with no plan built for this size.
+        """
 
     def describe(self) -> str:
         """One line for logs: backend, version, device, precision, threads."""

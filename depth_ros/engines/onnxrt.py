@@ -53,6 +53,9 @@ class OnnxRuntimeEngine:
         results = [self._run(image[i : i + 1]) for i in range(len(image))]
         return np.concatenate([depth for depth, _ in results]), np.concatenate([sigma for _, sigma in results])
 
+    def open_frame_graph(self, width: int, height: int) -> None:
+        """None: on the CPU the host's own resizing is as near."""
+
     def describe(self) -> str:
         """One line for logs: backend, version, device, threads."""
         return f"ONNX Runtime {ort.__version__}, CPU, {self._threads} thread{'s' if self._threads > 1 else ''}"
