@@ -19,6 +19,7 @@ export AMENT_PREFIX_PATH := $(VENV)
 endif
 TRAIN_REQUIREMENTS := requirements/train.txt
 DEV_REQUIREMENTS := requirements/dev.txt
+ENGINE_REQUIREMENTS := requirements/engines.txt
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 INPUT ?=
@@ -33,7 +34,7 @@ OUT ?=
 option = $(if $($(1)),--$(2) "$($(1))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-dev demo test check model clean
+.PHONY: help setup setup-train setup-dev setup-engines demo test check model clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -44,13 +45,15 @@ setup-train: $(VENV)/.train-ready  ## The same, and what training needs (torch)
 
 setup-dev: $(VENV)/.dev-ready
 
+setup-engines: $(VENV)/.engines-ready  ## OpenVINO, TensorRT-RTX and what builds an engine, beside ONNX Runtime
+
 demo: setup  ## Camera stream -> depth: INPUT= CAMERA_INFO= TRUTH= TRUTH_SCALE=256 MODEL=models/default RATE=10 OUT=out/demo
 	@$(VENV)/bin/python -m depth_ros.tools.demo \
 	  $(call option,INPUT,input) $(call option,CAMERA_INFO,camera-info) $(call option,TRUTH,truth) \
 	  $(call option,TRUTH_SCALE,truth-scale) $(call option,MODEL,model) $(call option,ENGINE,engine) \
 	  $(call option,RATE,rate) $(call option,TOPIC,topic) $(call option,OUT,out)
 
-test: check setup-train  ## Style, types and the whole test suite (ARGS= goes to pytest)
+test: check setup-train setup-engines  ## Style, types and the whole test suite (ARGS= goes to pytest)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(ARGS)
 
 check: setup setup-dev  ## Style and types
@@ -94,4 +97,9 @@ $(VENV)/.train-ready: $(TRAIN_REQUIREMENTS) $(VENV)/.run-ready
 $(VENV)/.dev-ready: $(DEV_REQUIREMENTS) $(VENV)/.run-ready
 	@echo "installing $(DEV_REQUIREMENTS)"
 	@$(PIP_INSTALL) $(addprefix -r ,$(DEV_REQUIREMENTS))
+	@touch $@
+
+$(VENV)/.engines-ready: $(ENGINE_REQUIREMENTS) $(VENV)/.run-ready
+	@echo "installing $(ENGINE_REQUIREMENTS)"
+	@$(PIP_INSTALL) $(addprefix -r ,$(ENGINE_REQUIREMENTS))
 	@touch $@

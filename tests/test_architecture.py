@@ -11,7 +11,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for package in ("depth_ros", "training") for path in (ROOT / package).rglob("*.py"))
-ROS = ("rclpy", "sensor_msgs", "std_msgs", "builtin_interfaces", "lifecycle_msgs", "rcl_interfaces", "cv_bridge", "tf2_ros")
+ROS = (
+    "rclpy",
+    "sensor_msgs",
+    "std_msgs",
+    "diagnostic_msgs",
+    "builtin_interfaces",
+    "lifecycle_msgs",
+    "rcl_interfaces",
+    "cv_bridge",
+    "tf2_ros",
+)
 TORCH = ("torch", "torchvision", "lightning", "lightning_fabric", "timm")
 BACKENDS = ("onnxruntime", "openvino", "tensorrt", "cuda")
 # What training may use of depth_ros, besides the plain types.
@@ -28,6 +38,7 @@ ROBOT_LAYERS = (
     ("types", "bundle"),
     ("images", "engines", "scale", "cloud", "worker", "metrics", "truth", "calibration"),
     ("estimator",),
+    ("answers",),
     ("ros", "tools"),
 )
 ROS_LAYERS = (("params", "messages", "health", "memory", "sources", "bag"), ("pipeline",), ("node", "player"))

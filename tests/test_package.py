@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("depth_ros", "training", "launch", "config", "resource", "package.xml", "setup.py", "setup.cfg")
 # Keys of rosdep's python.yaml and packages of the ROS 2 distributions; anything else would not resolve.
 ROSDEP_KEYS = {
-    "ament_index_python", "builtin_interfaces", "launch", "launch_ros", "lifecycle_msgs", "python3-numpy", "python3-opencv",
+    "ament_index_python", "builtin_interfaces", "diagnostic_msgs", "launch", "launch_ros", "lifecycle_msgs", "python3-numpy", "python3-opencv",
     "python3-pytest", "python3-yaml", "rcl_interfaces", "rclpy", "sensor_msgs", "std_msgs",
 }  # fmt: skip
 PACKAGE_OF_MODULE = {"cv2": "python3-opencv", "numpy": "python3-numpy", "yaml": "python3-yaml"}
