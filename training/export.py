@@ -56,7 +56,7 @@ class ExportGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Images (N, h, w, 3) uint8 RGB -> depth, sigma (N, h, w) float32 [m]."""
-        depth, sigma = self.method.predict(image.permute(0, 3, 1, 2).float() / 255)
+        depth, sigma = self.method.predict(image.float().permute(0, 3, 1, 2) / 255)  # TensorRT takes uint8 only into a cast
         return depth.squeeze(1), sigma.squeeze(1)
 
 
