@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,16 @@ from depth_ros.types import CameraModel, DepthPrediction, Float32Array, InputErr
 
 # The layout of sensor_msgs/PointCloud2 as PCL and RViz read it: rgb is the uint32 0x00RRGGBB in a float's place.
 POINT_DTYPE = np.dtype([(name, "<f4") for name in ("x", "y", "z", "rgb", "sigma")])
+
+
+@dataclass(frozen=True)
+class CloudOptions:
+    """What a user may choose about a cloud."""
+
+    full_resolution: bool = False  # the camera's instead of the network's
+    stride: int = 1  # every n-th row and column
+    max_relative_sigma: float = 0.0  # points with sigma / depth above it are NaN; 0: they stay
+    max_edge_step: float = 0.0  # points on a relative depth step above it are NaN; 0: they stay
 
 
 class CloudBuilder:
@@ -25,12 +37,11 @@ class CloudBuilder:
         self._camera = camera
         self._every = (slice(None, None, stride), slice(None, None, stride))
         self._edge_span = edge_span
-        u, v = np.arange(0, camera.width, stride), np.arange(0, camera.height, stride)
-        self._ray_x = ((u - camera.cx) / camera.fx).astype(np.float32)  # (cols,)
-        self._ray_y = ((v - camera.cy) / camera.fy).astype(np.float32)[:, None]  # (rows, 1)
-        fields = POINT_DTYPE.names or ()
-        self._fields = {name: np.zeros((len(v), len(u)), np.float32) for name in fields}
-        self._points = np.zeros((len(v), len(u), len(fields)), np.float32)
+        self._ray_x, ray_y = rays(camera, stride)
+        self._ray_y = ray_y[:, None]
+        shape, fields = (ray_y.size, self._ray_x.size), POINT_DTYPE.names or ()
+        self._fields = {name: np.zeros(shape, np.float32) for name in fields}
+        self._points = np.zeros((*shape, len(fields)), np.float32)
 
     def build(
         self, prediction: DepthPrediction, image: UInt8Array, max_relative_sigma: float, max_edge_step: float
@@ -64,9 +75,30 @@ class CloudBuilder:
             cv2.copyTo(np.ascontiguousarray(values[every]), mask, field[name])
         np.multiply(field["z"], self._ray_x, out=field["x"])
         np.multiply(field["z"], self._ray_y, out=field["y"])
-        packed = field["rgb"].view("<u4")
-        cv2.cvtColor(np.ascontiguousarray(image[every]), cv2.COLOR_RGB2BGRA, dst=packed.view(np.uint8).reshape(*mask.shape, 4))
-        packed &= 0x00FFFFFF  # OpenCV sets alpha to 255
+        _pack_colors(image[every], field["rgb"])
+
+
+def rays(camera: CameraModel, stride: int = 1) -> tuple[Float32Array, Float32Array]:
+    """X / z of every stride-th column and y / z of every stride-th row of the camera."""
+    u, v = np.arange(0, camera.width, stride), np.arange(0, camera.height, stride)
+    return ((u - camera.cx) / camera.fx).astype(np.float32), ((v - camera.cy) / camera.fy).astype(np.float32)
+
+
+def pack_points(points: Float32Array, colors: UInt8Array, stride: int = 1) -> NDArray[np.void]:
+    """Points (rows, cols) of POINT_DTYPE from x, y, z, sigma (h, w, 4) [m] and RGB colours (h, w, 3)."""
+    points, colors = points[::stride, ::stride], colors[::stride, ::stride]
+    packed = np.empty(colors.shape[:2], np.float32)
+    _pack_colors(colors, packed)
+    fields = {"x": points[..., 0], "y": points[..., 1], "z": points[..., 2], "rgb": packed, "sigma": points[..., 3]}
+    merged: Float32Array = cv2.merge([np.ascontiguousarray(fields[name]) for name in POINT_DTYPE.names or ()])
+    return merged.view(POINT_DTYPE)[..., 0]
+
+
+def _pack_colors(image: UInt8Array, out: Float32Array) -> None:
+    """Write RGB pixels (h, w, 3) as uint32 0x00RRGGBB into floats (h, w)."""
+    packed = out.view("<u4")
+    cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGRA, dst=packed.view(np.uint8).reshape(*out.shape, 4))
+    packed &= 0x00FFFFFF  # OpenCV sets alpha to 255
 
 
 def depth_edges(depth: Float32Array, max_step: float, span: int = 1) -> NDArray[np.bool_]:

@@ -26,14 +26,14 @@ class Estimator:
                 "export the model with a metric scale"
             )
         self.bundle = bundle
-        self._engine = engine
+        self.engine = engine
 
     def predict(self, frames: Sequence[Frame]) -> list[DepthPrediction]:
         """Return one prediction per frame, at the network's resolution. Raises InputError for a distorted frame."""
         if not frames:
             return []
         inputs = [self.resize(frame) for frame in frames]
-        depths, sigmas = self._engine.infer(np.stack([frame.image for frame in inputs]))
+        depths, sigmas = self.engine.infer(np.stack([frame.image for frame in inputs]))
         cameras = [frame.camera for frame in inputs]
         return [self._finish(*item) for item in zip(depths, sigmas, cameras, strict=True)]
 
@@ -55,17 +55,22 @@ class Estimator:
         )
 
     def _finish(self, depth: Float32Array, sigma: Float32Array, camera: CameraModel) -> DepthPrediction:
-        """Mask, then scale. The bundle's depth range holds for the training camera, so it is compared before scaling.
-
-        An object looks the same size at twice the distance through twice the focal length, so a network that learned
-        sizes at focal length f_train sees z f_train / f: depth and sigma are multiplied by f / f_train (geometric mean).
-        """
+        """Mask, then scale. The bundle's depth range holds for the training camera, so it is compared before scaling."""
         bundle = self.bundle
         valid = np.isfinite(depth) & (depth >= bundle.min_depth) & np.isfinite(sigma) & (sigma > 0)
         in_range = valid & (depth < bundle.max_depth)
-        factor = np.float32(np.sqrt((camera.fx * camera.fy) / (bundle.fx * bundle.fy)))
+        factor = np.float32(focal_factor(camera, bundle))
         beyond = np.where(valid, np.float32(np.inf), np.float32(np.nan))
         return DepthPrediction(np.where(in_range, depth * factor, beyond), np.where(in_range, sigma * factor, np.nan), camera)
+
+
+def focal_factor(camera: CameraModel, bundle: ModelBundle) -> float:
+    """Factor on depth and sigma for a camera of the network's size other than the training camera.
+
+    An object looks the same size at twice the distance through twice the focal length, so a network that learned sizes at
+    focal length f_train sees z f_train / f: the factor is f / f_train (geometric mean of x and y).
+    """
+    return float(np.sqrt((camera.fx * camera.fy) / (bundle.fx * bundle.fy)))
 
 
 def upsample(prediction: DepthPrediction, camera: CameraModel) -> DepthPrediction:

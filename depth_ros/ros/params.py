@@ -15,6 +15,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from depth_ros.cloud import CloudOptions
 from depth_ros.types import InputError
 
 FIXED = "read only: set it at start, in the parameter file or with -p"
@@ -50,6 +51,11 @@ class NodeParams:
             raise InputError(
                 f"color_max_depth is {self.color_max_depth}; expected more than color_min_depth ({self.color_min_depth})"
             )
+
+    @property
+    def cloud(self) -> CloudOptions:
+        """What of this concerns the cloud."""
+        return CloudOptions(self.cloud_full_resolution, self.cloud_stride, self.max_relative_sigma, self.max_edge_step)
 
 
 NAMES = tuple(item.name for item in fields(NodeParams))

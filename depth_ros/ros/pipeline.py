@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import cv2
-import numpy as np
 from rclpy.publisher import Publisher
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from depth_ros.cloud import CloudBuilder
-from depth_ros.estimator import Estimator, upsample
+from depth_ros.answers import Answerer, open_answerer
+from depth_ros.estimator import Estimator
 from depth_ros.images import Rectifier, colorize
 from depth_ros.ros import messages
 from depth_ros.ros.params import NodeParams
-from depth_ros.types import BoolArray, CameraModel, DepthPrediction, Frame, UInt8Array
+from depth_ros.types import CameraModel, DepthPrediction, Frame
 
-FULL_RESOLUTION = {"depth/image_rect", "depth/uncertainty", "depth/image_color"}
+FULL_RESOLUTION = ("depth/image_rect", "depth/uncertainty", "depth/image_color")
 
 
 class Pipeline:
@@ -32,9 +30,7 @@ class Pipeline:
         self._warn = warn
         self._camera: CameraModel | None = None  # the camera that _rectifier was made for
         self._rectifier: Rectifier | None = None
-        self._unseen: BoolArray | None = None  # what the rectifier leaves black
-        self._unseen_small: BoolArray | None = None  # the same at the network's resolution
-        self._cloud: tuple[tuple[CameraModel, int], CloudBuilder] | None = None
+        self._answerer: Answerer | None = None  # the same camera's
 
     def answer(self, image: Image, info: CameraInfo, params: NodeParams) -> bool:
         """Publish the answers to `image`; return whether anybody wanted one. Raises InputError on a bad image or camera."""
@@ -61,40 +57,25 @@ class Pipeline:
         return Frame(self._rectifier(raw.image), self._rectifier.camera, raw.stamp_ns, raw.frame_id)
 
     def _prepare(self, camera: CameraModel) -> None:
-        self._camera, self._rectifier = camera, Rectifier(camera) if camera.distortion else None
-        self._unseen = self._unseen_small = self._rectifier.unseen if self._rectifier else None
-        if self._unseen is not None:
-            size = self._estimator.bundle.width, self._estimator.bundle.height
-            self._unseen_small = cv2.resize(self._unseen.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT).view(bool)
+        rectifier = Rectifier(camera) if camera.distortion else None
+        unseen = rectifier.unseen if rectifier else None
+        self._answerer = open_answerer(self._estimator, camera.rectified(), unseen)
+        self._camera, self._rectifier = camera, rectifier
 
     def _publish_depth(self, frame: Frame, header: Header, wanted: set[str], params: NodeParams) -> None:
-        small = self._estimator.resize(frame)  # once, for the network and for the cloud's colours
-        prediction = self._estimator.predict([small])[0]
-        full = prediction
-        if wanted & FULL_RESOLUTION or params.cloud_full_resolution:
-            full = upsample(prediction, frame.camera).without(self._unseen)
-        prediction = prediction.without(self._unseen_small)
-        answers: dict[str, Callable[[], Image | PointCloud2]] = {
-            "depth/image_rect": lambda: messages.depth_image(full.depth, header),
-            "depth/uncertainty": lambda: messages.depth_image(full.sigma, header),
-            "depth/image_color": lambda: messages.color_image(
-                colorize(full.depth, params.color_min_depth, params.color_max_depth), header
-            ),
-            "points": lambda: (
-                self._points(full, frame.image, header, params)
-                if params.cloud_full_resolution
-                else self._points(prediction, small.image, header, params)
-            ),
-        }
-        for topic, message in answers.items():
-            if topic in wanted:
-                self._publishers[topic].publish(message())
+        assert self._answerer is not None
+        images = [topic for topic in FULL_RESOLUTION if topic in wanted]
+        answer = self._answerer.answer(frame, bool(images), params.cloud if "points" in wanted else None)
+        for topic in images:
+            assert answer.prediction is not None
+            self._publishers[topic].publish(_image(topic, answer.prediction, header, params))
+        if answer.points is not None:
+            self._publishers["points"].publish(messages.point_cloud(answer.points, header))
 
-    def _points(self, prediction: DepthPrediction, image: UInt8Array, header: Header, params: NodeParams) -> PointCloud2:
-        camera, stride = prediction.camera, params.cloud_stride
-        if self._cloud is None or self._cloud[0] != (camera, stride):
-            # An edge of the network is one of its pixels wide, so as many pixels of an up-sampled prediction.
-            span = max(1, round(camera.width / self._estimator.bundle.width))
-            self._cloud = ((camera, stride), CloudBuilder(camera, stride, span))
-        points = self._cloud[1].build(prediction, image, params.max_relative_sigma, params.max_edge_step)
-        return messages.point_cloud(points, header)
+
+def _image(topic: str, prediction: DepthPrediction, header: Header, params: NodeParams) -> Image:
+    if topic == "depth/image_rect":
+        return messages.depth_image(prediction.depth, header)
+    if topic == "depth/uncertainty":
+        return messages.depth_image(prediction.sigma, header)
+    return messages.color_image(colorize(prediction.depth, params.color_min_depth, params.color_max_depth), header)
