@@ -13,6 +13,8 @@ import yaml
 
 FORMAT = 1
 KINDS = ("metric", "scale_invariant", "affine_invariant")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+LIMITED = ("depth_median", "depth_p99", "sigma_median", "sigma_p99")  # relative differences that an engine may be limited in
 
 
 class BundleError(Exception):
@@ -39,6 +41,8 @@ class ModelBundle:
     licence: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
+    # Precision -> largest differences (LIMITED) of an engine from this graph; what it leaves out is depth_ros.engines.gate's.
+    limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     format: int = FORMAT
     sha256: str = ""  # of model.onnx; filled in by save()
     path: Path = Path()  # the folder; not stored in the file
@@ -50,11 +54,12 @@ class ModelBundle:
 
 
 KEYS = tuple(f.name for f in fields(ModelBundle) if f.name != "path")
+OPTIONAL = ("limits",)
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("format", "width", "height"), (int,)),
     **dict.fromkeys(("fx", "fy", "min_depth", "max_depth", "sigma_calibration"), (int, float)),
     **dict.fromkeys(("name", "sha256", "kind", "trained_on", "licence"), (str,)),
-    **dict.fromkeys(("metrics", "provenance"), (dict,)),
+    **dict.fromkeys(("metrics", "provenance", "limits"), (dict,)),
 }
 
 
@@ -67,6 +72,7 @@ def load(path: Path | str) -> ModelBundle:
     values = _read_yaml(file)
     _check_keys(file, values)
     _check_values(file, values)
+    _check_limits(file, values.get("limits", {}))
     bundle = ModelBundle(**values, path=folder)
     if not bundle.graph_path.is_file():
         raise BundleError(f"{bundle.graph_path}: missing; export the bundle again or copy the whole folder")
@@ -83,6 +89,7 @@ def save(bundle: ModelBundle, path: Path | str) -> ModelBundle:
     """Write `bundle.yaml` beside the `model.onnx` that already lies in folder `path`; return the bundle as load() sees it."""
     folder = Path(path)
     values = {key: value for key, value in asdict(bundle).items() if key in KEYS}
+    values = {key: value for key, value in values.items() if value or key not in OPTIONAL}
     values["sha256"] = _sha256(folder / "model.onnx")
     ordered = {"format": values.pop("format"), "name": values.pop("name"), "sha256": values.pop("sha256"), **values}
     (folder / "bundle.yaml").write_text(yaml.safe_dump(ordered, sort_keys=False, width=120), encoding="utf-8")
@@ -105,12 +112,9 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 def _check_keys(file: Path, values: dict[str, Any]) -> None:
     for key in values:
-        if key not in KEYS:
-            close = difflib.get_close_matches(str(key), KEYS, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise BundleError(f"{file}: unknown key '{key}'{hint} (known: {', '.join(KEYS)})")
+        _check_name(str(file), key, KEYS)
     for key in KEYS:
-        if key not in values:
+        if key not in values and key not in OPTIONAL:
             raise BundleError(f"{file}: key '{key}' is missing; export the bundle again")
 
 
@@ -118,6 +122,8 @@ def _check_values(file: Path, values: dict[str, Any]) -> None:
     if values["format"] != FORMAT:
         raise BundleError(f"{file}: format is {values['format']!r}; this version reads format {FORMAT}: export the bundle again")
     for key, types in _TYPES.items():
+        if key not in values:
+            continue
         if not isinstance(values[key], types) or isinstance(values[key], bool):
             expected = " or ".join(t.__name__ for t in types)
             raise BundleError(f"{file}: {key} is {values[key]!r} ({type(values[key]).__name__}); expected {expected}")
@@ -128,6 +134,26 @@ def _check_values(file: Path, values: dict[str, Any]) -> None:
             raise BundleError(f"{file}: {key} is {values[key]}; expected a positive number")
     if not values["max_depth"] > values["min_depth"]:
         raise BundleError(f"{file}: max_depth is {values['max_depth']}; expected more than min_depth ({values['min_depth']})")
+
+
+def _check_limits(file: Path, limits: dict[str, Any]) -> None:
+    for precision, figures in limits.items():
+        _check_name(f"{file}: limits", precision, PRECISIONS)
+        if not isinstance(figures, dict):
+            raise BundleError(f"{file}: limits: {precision} is {figures!r}; expected {', '.join(LIMITED)}, each with a number")
+        for name, value in figures.items():
+            _check_name(f"{file}: limits: {precision}", name, LIMITED)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise BundleError(
+                    f"{file}: limits: {precision}: {name} is {value!r}; expected a positive number, a relative difference"
+                )
+
+
+def _check_name(where: str, name: object, known: tuple[str, ...]) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise BundleError(f"{where}: unknown key '{name}'{hint} (known: {', '.join(known)})")
 
 
 def _sha256(file: Path) -> str:

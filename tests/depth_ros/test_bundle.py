@@ -103,7 +103,7 @@ def test_unknown_key_with_a_suggestion(make_bundle):
     assert "did you mean 'width'?" in text
 
 
-@pytest.mark.parametrize("key", bundle.KEYS)
+@pytest.mark.parametrize("key", sorted({*bundle.KEYS} - {"limits"}))
 def test_missing_key(make_bundle, key):
     folder = make_bundle().path
     rewrite(folder, **{key: None})
@@ -135,3 +135,37 @@ def test_wrong_value(make_bundle, key, value, found):
     folder = make_bundle().path
     rewrite(folder, **{key: value})
     assert found in refusal(folder)
+
+
+def test_limits_are_loaded_as_they_were_saved(make_bundle):
+    limits = {"fp16": {"depth_p99": 0.02, "sigma_median": 1}, "int8": {"depth_median": 0.05}}
+    assert bundle.load(make_bundle(limits=limits).path).limits == limits
+
+
+def test_bundle_without_limits_is_whole(make_bundle):
+    made = make_bundle()
+    assert "limits" not in (made.path / "bundle.yaml").read_text()
+    assert bundle.load(made.path).limits == {}
+
+
+@pytest.mark.parametrize(
+    ("limits", "found"),
+    [
+        (["fp16"], "limits is ['fp16'] (list)"),
+        ({"fp61": {}}, "limits: unknown key 'fp61'; did you mean 'fp16'?"),
+        ({16: {}}, "limits: unknown key '16'; did you mean 'fp16'? (known: fp32, fp16, bf16, int8)"),
+        ({"fp16": 0.1}, "limits: fp16 is 0.1; expected depth_median, depth_p99, sigma_median, sigma_p99"),
+        ({"fp16": {"depth_p90": 0.1}}, "limits: fp16: unknown key 'depth_p90'; did you mean 'depth_p99'?"),
+        ({"fp16": {"depth_p99": 0}}, "limits: fp16: depth_p99 is 0; expected a positive number"),
+        ({"fp16": {"depth_p99": -0.1}}, "depth_p99 is -0.1"),
+        ({"fp16": {"depth_p99": float("nan")}}, "depth_p99 is nan"),
+        ({"fp16": {"depth_p99": float("inf")}}, "depth_p99 is inf"),
+        ({"fp16": {"depth_p99": True}}, "depth_p99 is True"),
+        ({"fp16": {"depth_p99": "0.1"}}, "depth_p99 is '0.1'"),
+    ],
+)
+def test_wrong_limits(make_bundle, limits, found):
+    folder = make_bundle().path
+    rewrite(folder, limits=limits)
+    assert found in refusal(folder)
+    assert str(folder / "bundle.yaml") in refusal(folder)
