@@ -1,0 +1,266 @@
+"""The cache of built TensorRT engines ("plans"): what each was built from and for, so that no other one is ever run.
+
+A plan is bound to graph, TensorRT version and GPU. Beside every `<name>.plan` lies `<name>.json`, the sidecar, with all parts of
+its key, its checksum and how it did in the numeric gate. A plan without a sidecar that fits it is not used.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from depth_ros.bundle import ModelBundle
+from depth_ros.engines import EngineError, EngineOptions
+
+PRECISIONS = ("fp16", "fp32", "int8")  # the first is the one that is built unless another is asked for
+INT8_GRAPH = "model.int8.onnx"
+# What depth_ros makes of a bundle's graph before TensorRT sees it; raise it when that changes, and older plans are left alone.
+RECIPE = 1
+
+
+@dataclass(frozen=True)
+class PlanKey:
+    """All that a plan depends on: it is used only where every part is the same."""
+
+    graph_sha256: str  # of what the graph is made from: the bundle's file, the recipe, for a frame graph the depth range
+    backend: str  # tensorrt or tensorrt_rtx
+    version: str  # of the backend
+    gpu: str
+    compute_capability: str  # "8.7"
+    precision: str  # fp32, fp16 or int8
+    batch: int  # most images at once
+    frame: str = ""  # "1280x720" of a frame graph, empty for the plain network
+    name: str = "model"  # of the bundle, for people
+
+    @property
+    def stem(self) -> str:
+        """File name without its ending: readable, with a hash of the whole key."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{self.family}-{digest[:12]}"
+
+    @property
+    def family(self) -> str:
+        """What the file names of plans for the same purpose begin with, whatever version or GPU they were built for."""
+        parts = [self.name, self.precision, f"b{self.batch}", *filter(None, [self.frame])]
+        return re.sub(r"[^\w.-]+", "_", "-".join(parts))
+
+
+def plan_key(
+    bundle: ModelBundle, options: EngineOptions, backend: str, version: str, gpu: str, compute_capability: str, frame: str = ""
+) -> PlanKey:
+    """Key of the plan that these options ask for. Needs no ONNX package, so that a robot can find its plan without one.
+
+    Raises EngineError for a precision that TensorRT is not built in, and where a bundle has no int8 graph.
+    """
+    precision = options.precision or PRECISIONS[0]
+    if precision not in PRECISIONS:
+        raise EngineError(f"precision is '{precision}'; {backend} has {', '.join(PRECISIONS)}")
+    source = _file_sha256(bundle.path / INT8_GRAPH) if precision == "int8" else bundle.sha256
+    depth_range = [bundle.min_depth, bundle.max_depth] if frame else []
+    digest = hashlib.sha256(json.dumps([RECIPE, source, *depth_range]).encode()).hexdigest()
+    return PlanKey(digest, backend, version, gpu, compute_capability, precision, options.batch, frame, bundle.name)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan in the cache. Usable only where `reason` is empty."""
+
+    key: PlanKey  # of this plan: its precision is not the one asked for where that one was refused
+    path: Path
+    data: bytes = b""  # empty where it is not usable
+    details: Mapping[str, Any] = field(default_factory=dict)  # the sidecar
+    reason: str = ""  # why it is not usable
+    refused: str = ""  # why the precision asked for is not used although this plan is
+
+
+class PlanCache:
+    """Plans in one folder. Readers need no lock; a builder holds lock(key) from before it looks until it has stored."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: PlanKey) -> Path:
+        """Where the plan of this key lies, or would."""
+        return self.folder / f"{key.stem}.plan"
+
+    def find(self, key: PlanKey) -> Plan | None:
+        """The plan for this key; None where there is nothing like it. One that lies there but must not be used says why."""
+        path = self.path(key)
+        try:
+            details = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            found = _key_of(details)
+        except FileNotFoundError:
+            return self._nearest(key)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            return Plan(key, path, reason=f"{path.with_suffix('.json')}: not a sidecar ({_text(error)}): build again")
+        if found != key:
+            return Plan(found, path, b"", details, reason=f"{path} {_differences(key, found)}")
+        if "refused" in details:
+            return self._instead(key, details)
+        return _verified(key, path, details)
+
+    def store(self, key: PlanKey, data: bytes, details: Mapping[str, Any]) -> Path:
+        """Write plan and sidecar and return the plan's path. Raises EngineError (no space, not writable).
+
+        The sidecar comes last and the old one goes first: whenever this process is killed, what lies there is the old plan,
+        nothing, or the new plan.
+        """
+        path = self.path(key)
+        sidecar = {"key": asdict(key), "plan_sha256": hashlib.sha256(data).hexdigest(), "plan_bytes": len(data), **details}
+        self._begin(key)
+        write_atomically(path, data)
+        write_atomically(path.with_suffix(".json"), _to_json(sidecar))
+        return path
+
+    def refuse(self, key: PlanKey, why: str, instead: PlanKey | None, details: Mapping[str, Any]) -> None:
+        """Remember that this plan is not to be used, and which one is instead, if any. Raises EngineError."""
+        path = self.path(key)
+        sidecar = {"key": asdict(key), "refused": why, "instead": instead and asdict(instead), **details}
+        self._begin(key)
+        path.unlink(missing_ok=True)
+        write_atomically(path.with_suffix(".json"), _to_json(sidecar))
+
+    @contextmanager
+    def lock(self, key: PlanKey, progress: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+        """Let one process at a time build this plan. The kernel lets go when the holder dies. Raises EngineError.
+
+        After waiting, look again: the other one may have built it.
+        """
+        with _locked(self.folder / f"{key.stem}.lock", lambda holder: progress(f"waiting for {holder}, which builds {key.stem}")):
+            yield
+
+    def _begin(self, key: PlanKey) -> None:
+        """Remove what a builder that was killed left behind, and the sidecar: nothing is valid until the new one is there."""
+        try:
+            for leftover in self.folder.glob(f".{key.stem}.*.tmp"):
+                leftover.unlink(missing_ok=True)
+            self.path(key).with_suffix(".json").unlink(missing_ok=True)
+        except OSError as error:
+            raise _not_writable(self.path(key), error) from error
+
+    def _nearest(self, key: PlanKey) -> Plan | None:
+        """The plan for the same purpose that differs least, with the reason why it cannot be used."""
+        if self.path(key).exists():
+            return Plan(key, self.path(key), reason=f"{self.path(key)} has no sidecar, its build did not end: build again")
+        relatives = []
+        for file in sorted(self.folder.glob(f"{key.family}-*.json")):
+            try:
+                details = json.loads(file.read_text(encoding="utf-8"))
+                relatives.append(Plan(_key_of(details), file.with_suffix(".plan"), b"", details))
+            except (OSError, ValueError, TypeError, KeyError):
+                continue  # not the file that was asked for; it is reported when it is
+        if not relatives:
+            return None
+        nearest = min(relatives, key=lambda plan: len(_differing(key, plan.key)))
+        return replace(nearest, reason=f"{nearest.path} {_differences(key, nearest.key)}")
+
+    def _instead(self, key: PlanKey, details: Mapping[str, Any]) -> Plan | None:
+        why = f"{key.precision} was refused ({details['refused']})"
+        if not details.get("instead"):
+            return Plan(key, self.path(key), b"", details, reason=f"{why}: use another engine, or build again with --force")
+        plan = self.find(PlanKey(**details["instead"]))
+        return plan and replace(plan, refused=why)
+
+
+def write_atomically(file: Path, data: bytes) -> None:
+    """Write `data` so that `file` holds it whole or is as before, whatever happens. Raises EngineError."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name itself
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _not_writable(file, error, f"{len(data) / 1e6:.1f} MB free and ") from error
+
+
+@contextmanager
+def _locked(file: Path, wait: Callable[[str], None]) -> Iterator[None]:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = file.open("a+", encoding="utf-8")  # not truncated by one who waits; never deleted, others may wait on it
+    except OSError as error:
+        raise _not_writable(file, error) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait(file.read_text(encoding="utf-8") or "another process")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+            stream.flush()
+        except OSError as error:
+            raise _not_writable(file, error) from error
+        yield
+
+
+def _verified(key: PlanKey, path: Path, details: Mapping[str, Any]) -> Plan:
+    """The plan if its bytes are those that were written."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return Plan(key, path, b"", details, reason=f"{path}: {_text(error)}: build again")
+    found, expected = hashlib.sha256(data).hexdigest(), details.get("plan_sha256")
+    if found != expected:
+        reason = f"{path} is corrupt: {len(data)} bytes with sha256 {found:.12}, expected {expected!s:.12}: build again"
+        return Plan(key, path, b"", details, reason=reason)
+    return Plan(key, path, data, details)
+
+
+def _key_of(details: Any) -> PlanKey:
+    """The key that a sidecar states. Raises KeyError or TypeError where it states none."""
+    return PlanKey(**details["key"])
+
+
+def _differing(wanted: PlanKey, found: PlanKey) -> dict[str, tuple[Any, Any]]:
+    pairs = ((name, getattr(found, name), value) for name, value in asdict(wanted).items())
+    return {name: (there, value) for name, there, value in pairs if there != value}
+
+
+def _differences(wanted: PlanKey, found: PlanKey) -> str:
+    """Say what a plan was built for, where that is not what is wanted."""
+    parts = []
+    for name, values in _differing(wanted, found).items():
+        there, here = (f"{value:.12}" if name == "graph_sha256" else f"{value}" for value in values)
+        parts.append(f"{name.replace('_', ' ')} {there}, here it is {here}")
+    return f"was built for {'; '.join(parts)}: build one for this machine and model"
+
+
+def _to_json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()
+
+
+def _file_sha256(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise EngineError(f"{file}: {_text(error)}; expected the graph in int8: export it with --int8") from error
+
+
+def _not_writable(file: Path, error: OSError, expected: str = "") -> EngineError:
+    return EngineError(
+        f"{file}: {_text(error)}; expected {expected}a folder that this user may write: free space, or name another engine cache"
+    )
+
+
+def _text(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) else None
+    return " ".join((text or f"{type(error).__name__}: {error}").split())
