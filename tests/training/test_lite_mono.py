@@ -1,0 +1,219 @@
+"""Lite-Mono against its published sizes and costs, its equations written out by hand, and its export."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training.config import ConfigError, NetworkConfig
+from training.networks import DepthNet, build_encoder, build_pose_net
+from training.networks.depth_decoder import PASSES
+from training.networks.lite_mono import (
+    DROP_PATH,
+    HEADS,
+    VARIANTS,
+    AttentionBlock,
+    ChannelAttention,
+    DilatedBlock,
+    DropPath,
+    LiteMono,
+    LiteMonoDecoder,
+    PositionEncoding,
+    Variant,
+)
+
+BASE = NetworkConfig(encoder="lite_mono", pretrained="none")
+# Millions of parameters of encoder and decoder, and 10^9 multiply-adds of an image of 640x192, of the published code.
+PUBLISHED = {
+    "lite_mono_tiny": (2.148, 2.83),
+    "lite_mono_small": (2.477, 4.73),
+    "lite_mono": (3.075, 5.01),
+    "lite_mono_8m": (8.776, 11.20),
+}
+
+
+def network(name: str, outputs: int = 1) -> DepthNet:
+    return DepthNet(NetworkConfig(encoder=name, pretrained="none"), outputs)
+
+
+def multiply_adds(net: nn.Module, image: Tensor) -> int:
+    """Of every convolution and linear layer, from the shapes that pass through; on no device, so no time is spent."""
+    total = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        total += output.numel() // output.shape[0] * module.weight[0].numel()
+
+    hooks = [m.register_forward_hook(count) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    net(image)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_sizes_and_costs_are_the_published_ones(name: str) -> None:
+    with torch.device("meta"):
+        net = network(name).eval()
+        parameters, cost = PUBLISHED[name]
+        blocks = [m for m in net.modules() if isinstance(m, DilatedBlock)]
+        unused = sum(2 * block.scale.numel() for block in blocks)  # the code's blocks hold a LayerNorm that they never apply
+        assert (sum(p.numel() for p in net.parameters()) + unused) / 1e6 == pytest.approx(parameters, abs=6e-4)
+        assert multiply_adds(net, torch.zeros(1, 3, 192, 640)) / 1e9 == pytest.approx(cost, rel=0.01)
+
+
+def test_features_and_maps_have_their_strides() -> None:
+    net = network("lite_mono", outputs=2).eval()
+    image = torch.rand(1, 3, 64, 96)
+    features = net.encoder(image)
+    assert [tuple(f.shape[1:]) for f in features] == [(48, 16, 24), (80, 8, 12), (128, 4, 6)]
+    maps = net.decoder(features)
+    assert {scale: tuple(m.shape[1:]) for scale, m in maps.items()} == {0: (2, 32, 48), 1: (2, 16, 24), 2: (2, 8, 12)}
+    assert [tuple(m.shape) for m in net(image)] == [(1, 2, 64, 96)] * 3
+
+
+def test_the_dilations_are_the_papers() -> None:
+    dilations = [
+        [m[0].dilation[0] for m in (b.body for b in stage if isinstance(b, DilatedBlock))]
+        for stage in network("lite_mono").encoder.stages
+    ]
+    assert dilations == [[1, 2, 3], [1, 2, 3], [1, 2, 3, 1, 2, 3, 2, 4, 6]]
+
+
+def test_positions_are_sines_and_cosines_of_row_then_column() -> None:
+    encoding = PositionEncoding(64)
+    nn.init.dirac_(encoding.mix.weight)  # let the waves through as they are
+    nn.init.zeros_(encoding.mix.bias)
+    waves = encoding(torch.zeros(2, 64, 3, 5))[0]
+    for channel, size, along in ((0, 3, "row"), (7, 3, "row"), (31, 3, "row"), (32, 5, "column"), (45, 5, "column")):
+        pair = channel % 32 // 2
+        wave = (math.sin, math.cos)[channel % 2]
+        for position in range(size):
+            expected = wave((position + 1) / size * 2 * math.pi / 10000 ** (2 * pair / 32))
+            line = waves[channel, position, :] if along == "row" else waves[channel, :, position]
+            assert line.tolist() == pytest.approx([expected] * len(line), abs=1e-5)
+
+
+def test_channel_attention_is_its_equation_written_out() -> None:
+    """softmax over channels of cosine similarity times the head's temperature, then a mix of values, token by token."""
+    attention, tokens = ChannelAttention(16), torch.randn(1, 7, 16)
+    nn.init.uniform_(attention.temperature, 0.5, 2.0)
+    q, k, v = (attention.qkv(tokens)[0, :, 16 * i : 16 * (i + 1)] for i in range(3))
+    mixed = torch.zeros(7, 16)
+    for head in range(HEADS):
+        own = range(2 * head, 2 * head + 2)
+        for a in own:
+            scores = torch.stack([torch.cosine_similarity(q[:, a], k[:, b], dim=0) for b in own])
+            weights = (scores * attention.temperature[head, 0, 0]).softmax(dim=0)
+            mixed[:, a] = sum(w * v[:, b] for w, b in zip(weights, own, strict=True))
+    assert torch.allclose(attention(tokens)[0], attention.project(mixed), atol=1e-5)
+
+
+def test_the_shortcut_of_the_attention_block_starts_before_the_attention() -> None:
+    block, x = AttentionBlock(16, position=True, drop=0.0), torch.randn(1, 16, 4, 6)
+    nn.init.ones_(block.attention_scale)
+    nn.init.zeros_(block.scale)
+    assert torch.equal(block(x), x)
+    nn.init.ones_(block.scale)
+    assert not torch.allclose(block(x), x, atol=0.1)
+
+
+def test_a_dilated_block_looks_as_far_as_its_dilation() -> None:
+    block = DilatedBlock(8, dilation=3, drop=0.0).eval()
+    nn.init.ones_(block.scale)
+    x = torch.zeros(1, 8, 15, 15, requires_grad=True)
+    block(x)[0, :, 7, 7].sum().backward()
+    seen = {(int(row), int(column)) for row, column in x.grad[0].abs().sum(0).nonzero()}
+    assert seen == {(row, column) for row in (4, 7, 10) for column in (4, 7, 10)}
+
+
+def test_drop_path_drops_whole_images_and_keeps_the_mean() -> None:
+    drop, ones = DropPath(0.2), torch.ones(4000, 2, 3)
+    dropped = drop.train()(ones)
+    assert (dropped == dropped[:, :1, :1]).all()
+    assert set(dropped.unique().tolist()) == {0.0, 1.25}
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.03)
+    assert torch.equal(drop.eval()(ones), ones)
+    rates = [m.rate for m in network("lite_mono").modules() if isinstance(m, DropPath)]
+    assert rates == pytest.approx([DROP_PATH * i / 17 for i in range(18)])
+
+
+def test_every_parameter_learns() -> None:
+    net = network("lite_mono_tiny", outputs=2).train()
+    sum(m.square().mean() for m in net(torch.rand(2, 3, 64, 64))).backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_an_image_does_not_change_its_neighbours_answer() -> None:
+    net, images = network("lite_mono_tiny").eval(), torch.rand(3, 3, 64, 64)
+    for block in (m for m in net.modules() if hasattr(m, "scale")):
+        nn.init.ones_(block.scale)  # the blocks count, as after training
+    with torch.no_grad():
+        assert torch.allclose(net(images)[0][1:2], net(images[1:2])[0], atol=1e-4)
+
+
+def test_dropout_passes_differ_and_repeat() -> None:
+    net = DepthNet(BASE, outputs=1, dropout=True).eval()
+    with torch.no_grad():
+        passes = net.passes(torch.rand(1, 3, 32, 32))
+        assert passes.shape == (1, PASSES, 1, 32, 32)
+    assert all(not torch.allclose(passes[:, i], passes[:, j]) for i in range(PASSES) for j in range(i))
+
+
+def test_it_can_also_be_the_encoder_of_the_pose_net() -> None:
+    assert build_pose_net(BASE)(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)).shape == (1, 4, 4)
+
+
+def test_there_are_no_imagenet_weights_of_it() -> None:
+    with pytest.raises(ConfigError, match="no such weights of lite_mono come with the packages"):
+        build_encoder(NetworkConfig(encoder="lite_mono"), images=1)
+
+
+class Graph(nn.Module):
+    """A Lite-Mono of every part but few of them, behind a bundle's input: uint8, channels last, converted before anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = LiteMono(Variant((16, 16, 24), dilations=(2,)))
+        self.decoder = LiteMonoDecoder(self.encoder.channels, outputs=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.decoder(self.encoder(image.float().permute(0, 3, 1, 2) / 255))[0].squeeze(1)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Graph, bytes]:
+    torch.manual_seed(0)
+    graph = Graph().eval()
+    for block in (m for m in graph.modules() if hasattr(m, "scale")):
+        nn.init.constant_(block.scale, 0.1)
+    file = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    example = torch.zeros(2, 32, 64, 3, dtype=torch.uint8)
+    shapes = {"image": {0: torch.export.Dim("N")}}
+    torch.onnx.export(
+        graph, (example,), file, input_names=["image"], output_names=["map"], opset_version=18,
+        dynamo=True, external_data=False, dynamic_shapes=shapes, verbose=False,
+    )  # fmt: skip
+    return graph, file.read_bytes()
+
+
+def test_the_exported_graph_equals_torch(exported: tuple[Graph, bytes]) -> None:
+    import onnxruntime as ort
+
+    graph, model = exported
+    images = torch.randint(0, 256, (3, 32, 64, 3), dtype=torch.uint8)
+    found = ort.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"image": images.numpy()})[0]
+    with torch.no_grad():
+        assert torch.allclose(torch.from_numpy(found), graph(images), atol=1e-4)
+
+
+def test_tensorrt_parses_the_exported_graph(exported: tuple[Graph, bytes]) -> None:
+    trt = pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
+    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    parsed = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(parsed, trt.Logger(trt.Logger.ERROR))
+    assert parser.parse(exported[1]), [str(parser.get_error(i)) for i in range(parser.num_errors)]
+    assert [tuple(parsed.get_input(0).shape), tuple(parsed.get_output(0).shape)] == [(-1, 32, 64, 3), (-1, 16, 32)]

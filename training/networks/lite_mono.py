@@ -1,0 +1,239 @@
+"""Lite-Mono (Zhang et al., CVPR 2023): an encoder of dilated convolutions and channel attention, and its decoder.
+
+Where the paper and its published code differ, this follows the code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.networks.depth_decoder import ChannelDropout, conv_elu
+
+EXPANSION = 6  # of the pointwise layers
+HEADS = 8  # of the attention
+LAYER_SCALE = 1e-6  # each block starts as the identity
+DROP_PATH = 0.2  # of the last block; earlier ones drop less, linearly
+FREQUENCIES = 32  # of the position encoding, per axis
+TEMPERATURE = 10000.0
+SHORT = (1, 2, 3)
+# Chosen in the paper for 640x192 and kept at every size; the published code widens them only at 1024x320.
+LONG = (*SHORT, *SHORT, 2, 4, 6)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Width of each stage, and the dilations of the last stage's blocks (the first two have SHORT)."""
+
+    channels: tuple[int, int, int]
+    dilations: tuple[int, ...]
+
+
+VARIANTS = {
+    "lite_mono_tiny": Variant((32, 64, 128), (*SHORT, 2, 4, 6)),
+    "lite_mono_small": Variant((48, 80, 128), (*SHORT, 2, 4, 6)),
+    "lite_mono": Variant((48, 80, 128), LONG),
+    "lite_mono_8m": Variant((64, 128, 224), LONG),
+}
+
+
+def _conv_bn_gelu(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.GELU())
+
+
+class DropPath(nn.Module):
+    """Drops a block's whole residual branch for a random `rate` of the images in training (Huang et al., ECCV 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (B, ...), unchanged in expectation."""
+        if not self.training or self.rate == 0:
+            return x
+        kept = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.rate
+        return x * kept / (1 - self.rate)
+
+
+class DilatedBlock(nn.Module):
+    """CDC block: x + scaled(pointwise(GELU(pointwise(BN(depthwise dilated 3x3))))) (section 3.2)."""
+
+    def __init__(self, width: int, dilation: int, drop: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, groups=width, bias=False),
+            nn.BatchNorm2d(width),
+            nn.Conv2d(width, EXPANSION * width, 1),
+            nn.GELU(),
+            nn.Conv2d(EXPANSION * width, width, 1),
+        )
+        self.scale = nn.Parameter(torch.full((width, 1, 1), LAYER_SCALE))
+        self.drop = DropPath(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) -> (B, width, H, W)."""
+        return x + self.drop(self.scale * self.body(x))
+
+
+class ChannelAttention(nn.Module):
+    """Cross-covariance attention: channels attend to channels, at a cost linear in the pixels (El-Nouby et al., 2021)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+        self.temperature = nn.Parameter(torch.ones(HEADS, 1, 1))
+        self.project = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, width) -> (B, N, width); q and k have unit length along the N tokens."""
+        batch, count, width = tokens.shape
+        q, k, v = self.qkv(tokens).reshape(batch, count, 3, HEADS, width // HEADS).permute(2, 0, 3, 4, 1)
+        weights = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        attended = (weights * self.temperature).softmax(dim=-1) @ v
+        return self.project(attended.permute(0, 3, 1, 2).reshape(batch, count, width))
+
+
+class PositionEncoding(nn.Module):
+    """Sines and cosines of the normalised row and column, mixed by a 1x1 convolution (Carion et al., ECCV 2020)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(2 * FREQUENCIES, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) -> (1, width, H, W)."""
+        height, width = x.shape[-2:]
+        rows = _waves(height, x)[:, :, None].expand(-1, -1, width)
+        columns = _waves(width, x)[:, None, :].expand(-1, height, -1)
+        return self.mix(torch.cat([rows, columns])[None])
+
+
+def _waves(size: int, like: Tensor) -> Tensor:
+    """(FREQUENCIES, size): sine and cosine in turn of positions 1 .. size, a full turn at the slowest."""
+    phase = torch.arange(1, size + 1, device=like.device, dtype=like.dtype) * (2 * math.pi / size)
+    exponent = torch.arange(0, FREQUENCIES, 2, device=like.device, dtype=like.dtype) / FREQUENCIES
+    angle = phase / TEMPERATURE ** exponent[:, None]
+    return torch.stack([angle.sin(), angle.cos()], dim=1).flatten(0, 1)
+
+
+class AttentionBlock(nn.Module):
+    """LGFI block: channel attention, then pointwise layers; the shortcut starts before the attention (section 3.2)."""
+
+    def __init__(self, width: int, position: bool, drop: float) -> None:
+        super().__init__()
+        self.position = PositionEncoding(width) if position else None
+        self.attention = nn.Sequential(nn.LayerNorm(width, eps=1e-6), ChannelAttention(width))
+        self.attention_scale = nn.Parameter(torch.full((width,), LAYER_SCALE))
+        self.body = nn.Sequential(
+            nn.LayerNorm(width, eps=1e-6),
+            nn.Linear(width, EXPANSION * width),
+            nn.GELU(),
+            nn.Linear(EXPANSION * width, width),
+        )
+        self.scale = nn.Parameter(torch.full((width,), LAYER_SCALE))
+        self.drop = DropPath(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, H, W) -> (B, width, H, W)."""
+        placed = x if self.position is None else x + self.position(x)
+        tokens = placed.flatten(2).transpose(1, 2)
+        tokens = tokens + self.attention_scale * self.attention(tokens)
+        tokens = self.scale * self.body(tokens)
+        return x + self.drop(tokens.transpose(1, 2).reshape(x.shape))
+
+
+class LiteMono(nn.Module):
+    """Three feature maps at strides 4, 8 and 16; each stage also sees the image, and the input of the stage before it."""
+
+    def __init__(self, variant: Variant, images: int = 1) -> None:
+        super().__init__()
+        self.channels = variant.channels
+        colours = 3 * images
+        first = self.channels[0]
+        self.pool = nn.AvgPool2d(3, 2, 1)
+        self.stem = nn.Sequential(
+            _conv_bn_gelu(colours, first, 2), _conv_bn_gelu(first, first, 1), _conv_bn_gelu(first, first, 1)
+        )
+        inputs = (first + colours, *(2 * width + colours for width in self.channels[:-1]))
+        self.reductions = nn.ModuleList(nn.Conv2d(i, o, 3, 2, 1, bias=False) for i, o in zip(inputs, self.channels, strict=True))
+        dilations = (SHORT, SHORT, variant.dilations)
+        ends = (0, *accumulate(len(d) + 1 for d in dilations))
+        drops = [DROP_PATH * block / (ends[-1] - 1) for block in range(ends[-1])]
+        self.stages = nn.ModuleList(
+            _stage(width, values, drops[start:end], position=start == 0)
+            for width, values, (start, end) in zip(self.channels, dilations, pairwise(ends), strict=True)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """RGB images in [0, 1] (B, 3 * images, H, W) -> features (B, channels[i], H / 2^(i+2), W / 2^(i+2))."""
+        image = (image - 0.45) / 0.225
+        seen = [self.stem(image)]
+        features = []
+        for reduction, stage in zip(self.reductions, self.stages, strict=True):
+            image = self.pool(image)
+            reduced = reduction(torch.cat([*seen, image], dim=1))
+            features.append(stage(reduced))
+            seen = [reduced, features[-1]]
+        return features
+
+
+def _stage(width: int, dilations: Sequence[int], drops: Sequence[float], position: bool) -> nn.Sequential:
+    blocks = [DilatedBlock(width, dilation, drop) for dilation, drop in zip(dilations, drops[:-1], strict=True)]
+    return nn.Sequential(*blocks, AttentionBlock(width, position, drops[-1]))
+
+
+class LiteMonoDecoder(nn.Module):
+    """Half the encoder's widths, bilinear upsampling, three heads; scale i has 1 / 2^(i+1) of the input's size.
+
+    With `dropout`, channels are dropped after every convolution but the heads, as in DepthDecoder.
+    """
+
+    def __init__(self, channels: Sequence[int], outputs: int, dropout: bool = False) -> None:
+        super().__init__()
+        self.before, self.after, self.heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.drops = nn.ModuleDict()
+        inputs = channels[-1]
+        for scale in reversed(range(len(channels))):
+            width, skip = channels[scale] // 2, channels[scale - 1] if scale else 0
+            self.before[str(scale)] = conv_elu(inputs, width)
+            self.after[str(scale)] = conv_elu(width + skip, width)
+            self.heads[str(scale)] = nn.Conv2d(width, outputs, 3, padding=1, padding_mode="reflect")
+            if dropout:
+                self.drops[f"before{scale}"] = ChannelDropout(width, 2 * scale)
+                self.drops[f"after{scale}"] = ChannelDropout(width, 2 * scale + 1)
+            inputs = width
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, features: Sequence[Tensor], passes: bool = False) -> dict[int, Tensor]:
+        """Features at strides 4, 8, 16 -> {scale: (B, outputs, H / 2^(scale+1), W / 2^(scale+1))}, finest scale first.
+
+        With `passes`, the features hold PASSES copies of each image, one after the other, and each copy drops other channels.
+        """
+        x = features[-1]
+        maps = {}
+        for scale in reversed(range(len(features))):
+            x = self._drop(f"before{scale}", self.before[str(scale)](x), passes)
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            if scale:
+                x = torch.cat([x, features[scale - 1]], dim=1)
+            x = self._drop(f"after{scale}", self.after[str(scale)](x), passes)
+            maps[scale] = self.heads[str(scale)](x)
+        return dict(sorted(maps.items()))
+
+    def _drop(self, site: str, x: Tensor, passes: bool) -> Tensor:
+        return self.drops[site](x, passes) if self.drops else x
