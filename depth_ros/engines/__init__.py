@@ -29,6 +29,10 @@ class EngineError(Exception):
     """An engine that cannot be loaded or run; the text says why and what to do."""
 
 
+class MissingBackendError(EngineError):
+    """An engine that this machine does not have: its package, driver or device is not there."""
+
+
 def default_cache() -> Path:
     """Folder of this user's built engines: $XDG_CACHE_HOME/depth_ros, or ~/.cache/depth_ros."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "depth_ros"
@@ -79,12 +83,24 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
+class PassedOver:
+    """An engine that was tried before another one was chosen."""
+
+    name: str
+    reason: str
+    expected: bool  # the machine simply does not have it; otherwise it is here and does not run
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Choice:
     """An engine and why it is not one of those before it in ENGINES."""
 
     name: str
     engine: Engine
-    passed_over: tuple[str, ...] = ()  # "name: reason", fastest first; empty where the user named the engine
+    passed_over: tuple[PassedOver, ...] = ()  # fastest first; empty where the user named the engine
 
 
 def choose_engine(bundle: ModelBundle, name: str = AUTO, options: EngineOptions | None = None) -> Choice:
@@ -92,17 +108,32 @@ def choose_engine(bundle: ModelBundle, name: str = AUTO, options: EngineOptions 
     options = options or EngineOptions()
     if name not in (AUTO, *ENGINES):
         raise EngineError(f"engine '{name}' is unknown; expected {AUTO} or one of {', '.join(ENGINES)}")
-    passed_over: list[str] = []
-    for candidate in ENGINES if name == AUTO else (name,):
+    if name != AUTO:
+        return Choice(name, _load(bundle, name, options))
+    passed_over: list[PassedOver] = []
+    for candidate in ENGINES:
         try:
-            return Choice(candidate, import_module(ENGINES[candidate]).load(bundle, options, candidate), tuple(passed_over))
+            return Choice(candidate, _load(bundle, candidate, options), tuple(passed_over))
         except EngineError as error:
-            if name != AUTO:
-                raise
-            passed_over.append(f"{candidate}: {error}")
-    raise EngineError("no engine runs this model here: " + "; ".join(passed_over))
+            passed_over.append(PassedOver(candidate, str(error), isinstance(error, MissingBackendError)))
+        except Exception as error:  # a backend that crashes must not keep a robot from seeing with the next one
+            reason = f"crashed: {type(error).__name__}: {' '.join(str(error).split())}"
+            passed_over.append(PassedOver(candidate, reason, expected=False))
+    raise EngineError("no engine runs this model here: " + "; ".join(map(str, passed_over)))
 
 
 def load_engine(bundle: ModelBundle, name: str = "onnxruntime", options: EngineOptions | None = None) -> Engine:
     """The engine of choose_engine(); the CPU's ONNX Runtime unless another is named. Raises EngineError."""
     return choose_engine(bundle, name, options).engine
+
+
+def _load(bundle: ModelBundle, name: str, options: EngineOptions) -> Engine:
+    try:
+        engine: Engine = import_module(ENGINES[name]).load(bundle, options, name)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith(__name__):
+            raise
+        raise MissingBackendError(f"not installed (pip install {error.name.partition('.')[0]})") from error
+    except ImportError as error:
+        raise EngineError(f"its package is installed but cannot be imported: {' '.join(str(error).split())}") from error
+    return engine
