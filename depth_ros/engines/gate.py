@@ -123,13 +123,18 @@ def limits_of(bundle: ModelBundle, precision: str) -> dict[str, float]:
     return {**limits, **batch, "not_finite": 0.0, "not_repeated": 0.0}
 
 
+def frames_folder(bundle: ModelBundle) -> Path:
+    """The bundle's own images for this check, in its folder `frames`, or else FRAMES."""
+    own = bundle.path / "frames"
+    return own if own.is_dir() else FRAMES
+
+
 def load_frames(bundle: ModelBundle, folder: Path | None = None) -> UInt8Array:
     """Images (N, height, width, 3) RGB at the bundle's size, at most MOST_FRAMES, evenly spread over those in `folder`.
 
-    Without a folder: the bundle's own `frames` if it has any, else FRAMES. Raises InputError naming the folder or image.
+    Without a folder: frames_folder(). Raises InputError naming the folder or image.
     """
-    own = bundle.path / "frames"
-    folder = folder or (own if own.is_dir() else FRAMES)
+    folder = folder or frames_folder(bundle)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one with images ({', '.join(SUFFIXES)})")
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)

@@ -1,0 +1,89 @@
+"""The command as a user runs it: a process with an exit code, a table and a JSON file."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+pytest.importorskip("rclpy")
+
+
+def check_engine(*arguments):
+    command = [sys.executable, "-m", "depth_ros.tools.check_engine", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def int8_bundle(make_bundle):
+    """A bundle with a second graph, "int8", whose depth is red / `divisor`; in the bundle's own it is red / 10."""
+
+    def make(divisor, **limits):
+        made = make_bundle(limits={"int8": {"depth_median": 0.01, "depth_p99": 0.02} | limits})
+        model = onnx.load(made.graph_path)
+        ten = next(item for item in model.graph.initializer if item.name == "ten")
+        ten.CopyFrom(numpy_helper.from_array(np.asarray(divisor, np.float32), "ten"))
+        onnx.save(model, made.path / "model.int8.onnx")
+        return made
+
+    return make
+
+
+def test_engine_that_agrees(make_bundle, tmp_path):
+    made = make_bundle()
+    done = check_engine("--model", made.path, "--engine", "onnxruntime", "--threads", 1, "--json", tmp_path / "gate.json")
+    assert done.returncode == 0, done.stderr
+    assert "passed" in done.stdout.splitlines()
+    assert "ONNX Runtime" in done.stdout
+    written = json.loads((tmp_path / "gate.json").read_text())
+    assert written["passed"]
+    assert (written["model"], written["engine"], written["precision"]) == ("probe", "onnxruntime", "fp32")
+    assert written["sha256"] == made.sha256
+    assert written["frames"] == 4
+    assert set(written["figures"].values()) == {0.0}
+
+
+def test_engine_that_disagrees(int8_bundle, tmp_path):
+    made = int8_bundle(8.0)  # 10 / 8: depth is 25 % too large, and the limits are the bundle's
+    arguments = ("--model", made.path, "--engine", "onnxruntime", "--precision", "int8", "--json", tmp_path / "gate.json")
+    done = check_engine(*arguments)
+    assert done.returncode == 1
+    assert "FAILED: depth median 0.25 > 0.01; depth p99 0.25 > 0.02" in done.stdout
+    written = json.loads((tmp_path / "gate.json").read_text())
+    assert not written["passed"]
+    assert written["figures"]["depth_median"] == pytest.approx(0.25, abs=1e-5)
+    assert written["failures"] == ["depth median 0.25 > 0.01", "depth p99 0.25 > 0.02"]
+
+
+def test_limits_are_the_bundles(int8_bundle):
+    made = int8_bundle(9.9, depth_median=0.011)  # 1.01 % too large
+    assert check_engine("--model", made.path, "--engine", "onnxruntime", "--precision", "int8").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--model", "/no/such/bundle"), "/no/such/bundle: no such folder"),
+        (("--frames", "/no/such/folder"), "/no/such/folder: no such folder; expected one with images"),
+        (("--engine", "onnxruntime", "--precision", "bf16"), "bf16"),
+        (("--json", "/no/such/folder/gate.json", "--engine", "onnxruntime"), "/no/such/folder/gate.json"),
+    ],
+)
+def test_what_cannot_be_checked_is_said_in_one_line(make_bundle, arguments, reason):
+    done = check_engine("--model", make_bundle().path, *arguments)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("check_engine: ")
+    assert reason in line
+
+
+def test_the_best_engine_is_the_default_and_the_better_ones_are_explained(make_bundle, tmp_path):
+    done = check_engine("--model", make_bundle().path, "--json", tmp_path / "gate.json", "--cache", tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "gate.json").read_text())
+    assert [text.split(":")[0] for text in written["passed_over"]] == [
+        line.removeprefix("check_engine: not ").split(":")[0] for line in done.stderr.splitlines() if "check_engine: not" in line
+    ]
