@@ -121,13 +121,14 @@ class PlanCache:
         write_atomically(path.with_suffix(".json"), _to_json(sidecar))
         return path
 
-    def refuse(self, key: PlanKey, why: str, instead: PlanKey | None, details: Mapping[str, Any]) -> None:
+    def refuse(self, key: PlanKey, why: str, instead: PlanKey | None, details: Mapping[str, Any]) -> Path:
         """Remember that this plan is not to be used, and which one is instead, if any. Raises EngineError."""
         path = self.path(key)
         sidecar = {"key": asdict(key), "refused": why, "instead": instead and asdict(instead), **details}
         self._begin(key)
         path.unlink(missing_ok=True)
         write_atomically(path.with_suffix(".json"), _to_json(sidecar))
+        return path
 
     @contextmanager
     def lock(self, key: PlanKey, progress: Callable[[str], None] = lambda text: None) -> Iterator[None]:
