@@ -43,6 +43,8 @@ class ModelBundle:
     provenance: Mapping[str, str] = field(default_factory=dict)
     # Precision -> largest differences (LIMITED) of an engine from this graph; what it leaves out is depth_ros.engines.gate's.
     limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    # Of model.int8.onnx, where there is one: its `sha256`, and what it was calibrated on and how far it is from model.onnx.
+    int8: Mapping[str, str | float] = field(default_factory=dict)
     format: int = FORMAT
     sha256: str = ""  # of model.onnx; filled in by save()
     path: Path = Path()  # the folder; not stored in the file
@@ -52,14 +54,19 @@ class ModelBundle:
         """Path of the ONNX graph."""
         return self.path / "model.onnx"
 
+    @property
+    def int8_path(self) -> Path:
+        """Path of the quantised graph, which need not exist."""
+        return self.path / "model.int8.onnx"
+
 
 KEYS = tuple(f.name for f in fields(ModelBundle) if f.name != "path")
-OPTIONAL = ("limits",)
+OPTIONAL = ("limits", "int8")
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("format", "width", "height"), (int,)),
     **dict.fromkeys(("fx", "fy", "min_depth", "max_depth", "sigma_calibration"), (int, float)),
     **dict.fromkeys(("name", "sha256", "kind", "trained_on", "licence"), (str,)),
-    **dict.fromkeys(("metrics", "provenance", "limits"), (dict,)),
+    **dict.fromkeys(("metrics", "provenance", "limits", "int8"), (dict,)),
 }
 
 
@@ -132,6 +139,8 @@ def _check_values(file: Path, values: dict[str, Any]) -> None:
     for key in ("width", "height", "fx", "fy", "min_depth", "sigma_calibration"):
         if not values[key] > 0:
             raise BundleError(f"{file}: {key} is {values[key]}; expected a positive number")
+    if values.get("int8") and not isinstance(values["int8"].get("sha256"), str):
+        raise BundleError(f"{file}: int8: sha256 is {values['int8'].get('sha256')!r}; expected that of model.int8.onnx, a text")
     if not values["max_depth"] > values["min_depth"]:
         raise BundleError(f"{file}: max_depth is {values['max_depth']}; expected more than min_depth ({values['min_depth']})")
 

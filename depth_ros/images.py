@@ -138,13 +138,18 @@ def resize_image(image: UInt8Array, width: int, height: int) -> UInt8Array:
     """
     if image.shape[:2] == (height, width):
         return image
-    blocks = [1, 1]
-    for axis, (old, new) in enumerate(((image.shape[1], width), (image.shape[0], height))):
-        while old > 1.75 * blocks[axis] * new:  # what is left to bilinear, which reads 2 pixels
-            blocks[axis] *= 2
-    fine = cv2.resize(image, (width * blocks[0], height * blocks[1]), interpolation=cv2.INTER_LINEAR)
+    fine_size = width * block_size(image.shape[1], width), height * block_size(image.shape[0], height)
+    fine = cv2.resize(image, fine_size, interpolation=cv2.INTER_LINEAR)
     resized: UInt8Array = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
     return resized
+
+
+def block_size(old: int, new: int) -> int:
+    """Return how many pixels, a power of two, resize_image averages to one along an axis of `old` pixels that gets `new`."""
+    block = 1
+    while old > 1.75 * block * new:  # what is left to bilinear, which reads 2 pixels
+        block *= 2
+    return block
 
 
 # Colour of nearness 1..255 (far to near); 0 is black, for invalid depth.

@@ -38,7 +38,7 @@ BRIDGE = {
 # Each layer may import itself and the layers below it. Layer 0 is the lowest.
 ROBOT_LAYERS = (
     ("types", "bundle"),
-    ("images", "engines", "scale", "cloud", "worker", "metrics", "truth", "calibration"),
+    ("images", "engines", "graphs", "frame_graph", "scale", "cloud", "worker", "metrics", "truth", "calibration"),
     ("estimator",),
     ("answers",),
     ("ros", "tools"),

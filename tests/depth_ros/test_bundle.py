@@ -103,7 +103,7 @@ def test_unknown_key_with_a_suggestion(make_bundle):
     assert "did you mean 'width'?" in text
 
 
-@pytest.mark.parametrize("key", sorted({*bundle.KEYS} - {"limits"}))
+@pytest.mark.parametrize("key", sorted({*bundle.KEYS} - {*bundle.OPTIONAL}))
 def test_missing_key(make_bundle, key):
     folder = make_bundle().path
     rewrite(folder, **{key: None})
@@ -146,6 +146,19 @@ def test_bundle_without_limits_is_whole(make_bundle):
     made = make_bundle()
     assert "limits" not in (made.path / "bundle.yaml").read_text()
     assert bundle.load(made.path).limits == {}
+
+
+def test_quantised_graph_is_recorded_with_its_checksum(make_bundle):
+    int8 = {"sha256": "0" * 64, "frames": 20, "depth_median": 0.02}
+    made = make_bundle(int8=int8)
+    assert bundle.load(made.path).int8 == int8
+    assert made.int8_path == made.path / "model.int8.onnx"
+
+
+def test_quantised_graph_without_checksum_is_refused(make_bundle):
+    folder = make_bundle().path
+    rewrite(folder, int8={"frames": 20})
+    assert "int8: sha256 is None; expected that of model.int8.onnx" in refusal(folder)
 
 
 @pytest.mark.parametrize(
