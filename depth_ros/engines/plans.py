@@ -22,7 +22,6 @@ from depth_ros.bundle import ModelBundle
 from depth_ros.engines import EngineError, EngineOptions
 
 PRECISIONS = ("fp16", "fp32", "int8")  # the first is the one that is built unless another is asked for
-INT8_GRAPH = "model.int8.onnx"
 # What depth_ros makes of a bundle's graph before TensorRT sees it; raise it when that changes, and older plans are left alone.
 RECIPE = 1
 
@@ -64,7 +63,9 @@ def plan_key(
     precision = options.precision or PRECISIONS[0]
     if precision not in PRECISIONS:
         raise EngineError(f"precision is '{precision}'; {backend} has {', '.join(PRECISIONS)}")
-    source = _file_sha256(bundle.path / INT8_GRAPH) if precision == "int8" else bundle.sha256
+    if precision == "int8" and not bundle.int8:
+        raise EngineError(f"{bundle.path}: has no int8 graph; make one (training.quantise), or choose another precision")
+    source = bundle.int8["sha256"] if precision == "int8" else bundle.sha256
     depth_range = [bundle.min_depth, bundle.max_depth] if frame else []
     digest = hashlib.sha256(json.dumps([RECIPE, source, *depth_range]).encode()).hexdigest()
     return PlanKey(digest, backend, version, gpu, compute_capability, precision, options.batch, frame, bundle.name)
@@ -247,13 +248,6 @@ def _differences(wanted: PlanKey, found: PlanKey) -> str:
 
 def _to_json(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, indent=2) + "\n").encode()
-
-
-def _file_sha256(file: Path) -> str:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise EngineError(f"{file}: {_text(error)}; expected the graph in int8: export it with --int8") from error
 
 
 def _not_writable(file: Path, error: OSError, expected: str = "") -> EngineError:
