@@ -1,13 +1,17 @@
 """The command as a user runs it: a process with an exit code, a table and a JSON file."""
 
+import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+
+from depth_ros import bundle
 
 pytest.importorskip("rclpy")
 
@@ -26,8 +30,8 @@ def int8_bundle(make_bundle):
         model = onnx.load(made.graph_path)
         ten = next(item for item in model.graph.initializer if item.name == "ten")
         ten.CopyFrom(numpy_helper.from_array(np.asarray(divisor, np.float32), "ten"))
-        onnx.save(model, made.path / "model.int8.onnx")
-        return made
+        onnx.save(model, made.int8_path)
+        return bundle.save(replace(made, int8={"sha256": hashlib.sha256(made.int8_path.read_bytes()).hexdigest()}), made.path)
 
     return make
 
