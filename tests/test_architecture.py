@@ -43,7 +43,12 @@ ROBOT_LAYERS = (
     ("answers",),
     ("ros", "tools"),
 )
-ROS_LAYERS = (("params", "messages", "health", "memory", "sources", "bag"), ("pipeline",), ("node", "player"))
+ROS_LAYERS = (
+    ("params", "messages", "health", "memory", "sources", "bag"),
+    ("pipeline", "diagnostics"),
+    ("loading",),
+    ("node", "player"),
+)
 TRAINING_LAYERS = (
     ("config", "batch", "guards"),
     ("geometry", "losses", "data", "schedules", "devices", "record"),

@@ -20,11 +20,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("depth_ros", "training", "launch", "config", "resource", "package.xml", "setup.py", "setup.cfg")
 # Keys of rosdep's python.yaml and packages of the ROS 2 distributions; anything else would not resolve.
 ROSDEP_KEYS = {
-    "ament_index_python", "builtin_interfaces", "diagnostic_msgs", "launch", "launch_ros", "lifecycle_msgs", "python3-numpy", "python3-opencv",
-    "python3-pytest", "python3-yaml", "rcl_interfaces", "rclpy", "sensor_msgs", "std_msgs",
+    "ament_index_python", "builtin_interfaces", "diagnostic_msgs", "launch", "launch_ros", "lifecycle_msgs", "python3-numpy",
+    "python3-opencv", "python3-pytest", "python3-yaml", "rcl_interfaces", "rclpy", "sensor_msgs", "std_msgs",
 }  # fmt: skip
 PACKAGE_OF_MODULE = {"cv2": "python3-opencv", "numpy": "python3-numpy", "yaml": "python3-yaml"}
-WITHOUT_ROSDEP_KEY = {"onnxruntime", "rosbags", "tqdm"}  # named in a comment of package.xml, or a tool's only
+# Named in a comment of package.xml, or a tool's only.
+WITHOUT_ROSDEP_KEY = {"onnxruntime", "openvino", "cuda", "pycuda", "onnx", "onnxconverter_common", "google", "rosbags", "tqdm"}
 OPTIONAL = {"cv_bridge"}
 
 

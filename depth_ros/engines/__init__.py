@@ -23,6 +23,8 @@ ENGINES = {
     "onnxruntime": "depth_ros.engines.onnxrt",
 }
 AUTO = "auto"
+PRECISIONS = ("fp32", "fp16", "int8", "bf16")
+MEMORIES = (AUTO, "pycuda", "cuda_bindings")
 
 
 class EngineError(Exception):
@@ -40,7 +42,7 @@ def default_cache() -> Path:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What a user may choose about an engine; each backend reads what concerns it."""
+    """What a user may choose about an engine; each backend reads what concerns it. Raises EngineError on an unknown name."""
 
     threads: int = 0  # of a CPU backend; 0: max(1, cores - 1)
     precision: str = ""  # fp32, fp16, int8 or bf16; empty: the backend's own (TensorRT fp16, everything else fp32)
@@ -51,6 +53,14 @@ class EngineOptions:
     cuda_graph: bool = True  # replay the inference as one CUDA graph
     cache: Path = field(default_factory=default_cache)  # of built engines
     progress: Callable[[str], None] = lambda text: None  # takes a line that says how far a build is
+
+    def __post_init__(self) -> None:
+        for name, known in (("precision", ("", *PRECISIONS)), ("memory", MEMORIES)):
+            if getattr(self, name) not in known:
+                expected = ", ".join(filter(None, known))
+                raise EngineError(
+                    f"{name} is '{getattr(self, name)}'; expected {'empty or ' if '' in known else ''}one of {expected}"
+                )
 
 
 class GraphRunner(Protocol):

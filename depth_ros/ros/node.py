@@ -25,12 +25,13 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from depth_ros import bundle
 from depth_ros.bundle import BundleError
-from depth_ros.engines import Engine, EngineError, EngineOptions, load_engine
+from depth_ros.engines import EngineError
 from depth_ros.estimator import Estimator
 from depth_ros.ros import messages, params
-from depth_ros.ros.health import Health
+from depth_ros.ros.diagnostics import Diagnostics
+from depth_ros.ros.health import Health, Meter
+from depth_ros.ros.loading import load_estimator
 from depth_ros.ros.memory import keep_freed_memory
 from depth_ros.ros.pipeline import Pipeline
 from depth_ros.types import InputError
@@ -45,6 +46,7 @@ OUTPUTS = {
     "points": PointCloud2,
 }
 QUEUE = 5  # images and answers kept by the middleware; an image waits microseconds there, the newest one wins in the worker
+SILENT_S = 5.0  # without an image, before it is reported
 STOP_TIMEOUT_S = 5.0  # for the frame in work, before the thread is left behind
 
 RCLError = rclpy_implementation.RCLError
@@ -59,12 +61,12 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         super().__init__(NODE_NAME)
         self.params = params.declare(self)
         self.add_on_set_parameters_callback(self._check_parameters)
-        self._engine: Engine | None = None
         self._engine_is_busy = False  # with an image that did not end in time
         self._estimator: Estimator | None = None
         self._publishers_by_topic: dict[str, LifecyclePublisher] = {}
         self._undo_activate: list[Callable[[], object]] = []
         self._info: CameraInfo | None = None
+        self._diagnostics = Diagnostics(self)
 
         # rclpy lets an impossible transition end the process, its client without an answer
         self._service_change_state.callback = partial(self._change_state, self._service_change_state.callback)
@@ -79,36 +81,30 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and advertise the outputs; FAILURE, with the reason in the log, if it cannot be used."""
         try:
-            model = bundle.load(self.params.model or params.default_model())
-            self._engine = load_engine(model, self.params.engine, EngineOptions(threads=self.params.threads))
-            self._estimator = Estimator(model, self._engine)
+            self._estimator = load_estimator(self.params, self.get_logger(), self._diagnostics)
             self._advertise()
         except (BundleError, EngineError, InputError) as error:
-            self.get_logger().error(f"cannot configure: {error}")
-            return self._release(FAILURE)
+            reason = str(error)
         except Exception:  # rclpy would swallow it and say nothing
-            self.get_logger().error(f"cannot configure: {traceback.format_exc()}")
-            return self._release(FAILURE)
-        shape = f"{model.kind}, {model.width}x{model.height}"
-        self.get_logger().info(f"model '{model.name}' ({shape}) on {self._engine.describe()}")
-        return SUCCESS
+            reason = traceback.format_exc()
+        else:
+            return SUCCESS
+        self._release(FAILURE)
+        return self._fail(f"cannot configure: {reason}")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Warm the model up, then subscribe."""
         assert self._estimator is not None
-        assert self._engine is not None
         size = (1, self._estimator.bundle.height, self._estimator.bundle.width, 3)
         try:
-            self._engine.infer(np.zeros(size, np.uint8))
+            self._estimator.engine.infer(np.zeros(size, np.uint8))
         except Exception as error:  # whatever the backend raises, its model does not run here
-            self.get_logger().error(f"cannot activate: the model does not run: {error}")
-            return FAILURE
+            return self._fail(f"cannot activate: the model does not run: {error}")
         try:
             self._start()
         except InputError as error:
-            self.get_logger().error(f"cannot activate: {error}")
             self._stop()
-            return FAILURE
+            return self._fail(f"cannot activate: {error}")
         return super().on_activate(state)  # the publishers
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -138,6 +134,11 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             response.success = False
             return response
 
+    def _fail(self, reason: str) -> TransitionCallbackReturn:
+        self.get_logger().error(reason)
+        self._diagnostics.engine_failed(reason)
+        return FAILURE
+
     def _advertise(self) -> None:
         for topic, kind in OUTPUTS.items():
             with params.qos_of(self, topic) as overridable:
@@ -151,7 +152,8 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self._health = Health()
         self._pipeline = Pipeline(self._estimator, self._publishers_by_topic, self.get_logger().warning)
         self._worker: LatestWorker[tuple[Image, CameraInfo]] = LatestWorker(self._work, self._refuse)
-        self._undo_activate = [self._end_work]
+        self._diagnostics.watch(self._health, lambda: self._worker.dropped, self._missing)
+        self._undo_activate = [self._end_work, self._diagnostics.unwatch]
         best_effort = {"reliability": ReliabilityPolicy.BEST_EFFORT}  # matches every camera driver, reliable or not
         for kind, topic, callback in ((CameraInfo, "camera_info", self._on_camera_info), (Image, "image", self._on_image)):
             with params.qos_of(self, topic) as overridable:
@@ -161,7 +163,8 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             self._undo_activate.insert(0, partial(self.destroy_subscription, subscription))
         if self.params.report_period_s > 0:
             steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
-            timer = self.create_timer(self.params.report_period_s, self._report, clock=steady)
+            report = partial(self._report, Meter(self._health))
+            timer = self.create_timer(self.params.report_period_s, report, clock=steady)
             self._undo_activate.insert(0, partial(self.destroy_timer, timer))
         topics = ", ".join(self.resolve_topic_name(name) for name in ("image", "camera_info"))
         self.get_logger().info(f"waiting for images on {topics}")
@@ -180,9 +183,10 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         for publisher in self._publishers_by_topic.values():
             self.destroy_lifecycle_publisher(publisher)
         self._publishers_by_topic = {}
-        if self._engine is not None and not self._engine_is_busy:  # closed under running work it could crash the process
-            self._engine.close()
-        self._engine = self._estimator = None
+        if self._estimator is not None and not self._engine_is_busy:  # closed under running work it could crash the process
+            self._estimator.engine.close()
+        self._estimator = None
+        self._diagnostics.engine_released()
         self._engine_is_busy = False
         return result
 
@@ -194,10 +198,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
     def _on_image(self, image: Image) -> None:
         self._health.image_received()
         if self._info is None:
-            topic = self.resolve_topic_name("camera_info")
-            self.get_logger().warning(
-                f"no camera_info on {topic} yet, so no depth: publish one, or remap camera_info", throttle_duration_sec=1.0
-            )
+            self.get_logger().warning(self._missing(), throttle_duration_sec=1.0)
             return
         self._worker.put((image, self._info))
 
@@ -207,18 +208,29 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             self._health.frame_answered(self.get_clock().now().nanoseconds - messages.stamp_ns(image.header))
 
     def _refuse(self, item: tuple[Image, CameraInfo], error: Exception) -> None:
-        self._health.frame_refused()
         known = isinstance(error, InputError | EngineError)
         reason = str(error) if known else "".join(traceback.format_exception(error))
+        self._health.frame_refused(reason)
         self.get_logger().error(f"image refused ({self._health.refused} so far): {reason}", throttle_duration_sec=1.0)
 
-    def _report(self) -> None:
+    def _missing(self) -> str:
+        """Say which input does not arrive; empty if both do."""
+        if self._health.silent_s() > SILENT_S:
+            what = "no image" if self._health.received else "no image yet"
+            topic = self.resolve_topic_name("image")
+            return f"{what} on {topic} for {self._health.silent_s():.0f} s: is the camera running, and image remapped?"
+        if self._info is None:
+            topic = self.resolve_topic_name("camera_info")
+            return f"no camera_info on {topic} yet, so no depth: publish one, or remap camera_info"
+        return ""
+
+    def _report(self, meter: Meter) -> None:
         if not self._health.received:
             topic = self.resolve_topic_name("image")
             self.get_logger().warning(f"no image on {topic} yet: is the camera running, and image remapped?", once=True)
-        line = self._health.report(self._worker.dropped)
-        if line:
-            self.get_logger().info(line)
+        figures = meter.read(self._worker.dropped)
+        if figures:
+            self.get_logger().info(str(figures))
 
     def _check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         known = {item.name: item.value for item in changes if item.name in params.NAMES}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -16,6 +16,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from depth_ros.cloud import CloudOptions
+from depth_ros.engines import AUTO, ENGINES, MEMORIES, PRECISIONS, EngineOptions, default_cache
 from depth_ros.types import InputError
 
 FIXED = "read only: set it at start, in the parameter file or with -p"
@@ -32,8 +33,15 @@ class NodeParams:
     """Parameters of mono_depth_node. A `fixed` one is read when the node starts and rejected afterwards."""
 
     model: str = _param("", "Folder of the model bundle; empty: the bundle that comes with the package", fixed=True)
-    engine: str = _param("onnxruntime", "Inference backend", fixed=True)
-    threads: int = _param(0, "Threads of the inference backend; 0: one less than there are cores", 0, 256, fixed=True)
+    engine: str = _param(AUTO, f"Inference backend: {', '.join(ENGINES)}; {AUTO}: the first of them that works", fixed=True)
+    threads: int = _param(0, "Threads of a CPU backend; 0: one less than there are cores", 0, 256, fixed=True)
+    precision: str = _param(
+        "", f"Of the backend: {', '.join(PRECISIONS)}; empty: fp16 with TensorRT, fp32 with the others", fixed=True
+    )
+    build_if_missing: bool = _param(False, "Build a TensorRT engine that is missing while configuring: minutes", fixed=True)
+    engine_cache: str = _param("", "Folder of built engines; empty: ~/.cache/depth_ros", fixed=True)
+    memory: str = _param(AUTO, f"What manages CUDA memory: {', '.join(MEMORIES)}", fixed=True)
+    cuda_graph: bool = _param(True, "Replay a TensorRT inference as one CUDA graph", fixed=True)
     autostart: bool = _param(True, "Configure and activate at start; false: wait for lifecycle transitions", fixed=True)
     image_is_rectified: bool = _param(
         False, "The image is rectified already although its camera_info has distortion: use P, ignore D and R", fixed=True
@@ -51,6 +59,14 @@ class NodeParams:
             raise InputError(
                 f"color_max_depth is {self.color_max_depth}; expected more than color_min_depth ({self.color_min_depth})"
             )
+
+    def engine_options(self, progress: Callable[[str], None]) -> EngineOptions:
+        """What of this concerns the engine; `progress` takes a line that says how far a build is. Raises EngineError."""
+        return EngineOptions(
+            threads=self.threads, precision=self.precision, build_if_missing=self.build_if_missing, memory=self.memory,
+            cuda_graph=self.cuda_graph, progress=progress,
+            cache=Path(self.engine_cache).expanduser() if self.engine_cache else default_cache(),
+        )  # fmt: skip
 
     @property
     def cloud(self) -> CloudOptions:

@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 
 from depth_ros.cloud import POINT_DTYPE
 from depth_ros.ros import messages
-from depth_ros.ros.health import Health
+from depth_ros.ros.health import Health, Meter
 from depth_ros.types import CameraModel, Distortion, InputError
 
 
@@ -65,16 +65,24 @@ def test_unknown_encoding_names_itself():
         messages.image_array(image_message(np.zeros((4, 4), np.uint8), "nv99"))
 
 
-def test_health_reports_changes_only():
+def test_health_is_read_in_periods():
     now = [0.0]
     health = Health(clock=lambda: now[0])
+    meter, slower = Meter(health), Meter(health)
     now[0] = 2.0
-    assert health.report(0) is None
+    assert meter.read(0) is None
     for latency_ms in (10, 20, 90):
         health.image_received()
         health.frame_answered(latency_ms * 1_000_000)
     health.image_received()
-    health.frame_refused()
+    health.frame_refused("too dark")
     now[0] = 4.0
-    assert health.report(3) == "2.0 images/s in, 1.5 answered/s, latency 20 ms (max 90), 3 dropped, 1 refused"
-    assert health.report(3) is None
+    assert str(meter.read(3)) == "2.0 images/s in, 1.5 answered/s, latency 20 ms (max 90), 3 dropped, 1 refused"
+    assert meter.read(3) is None
+    health.image_received()
+    health.frame_answered(70_000_000)
+    now[0] = 5.0
+    assert str(meter.read(4)) == "1.0 images/s in, 1.0 answered/s, latency 70 ms (max 70), 1 dropped, 0 refused"
+    assert str(slower.read(4)) == "1.0 images/s in, 0.8 answered/s, latency 45 ms (max 90), 4 dropped, 1 refused"
+    now[0] = 8.5
+    assert health.silent_s() == pytest.approx(4.5)

@@ -1,0 +1,38 @@
+"""From the node's parameters to an engine that runs, with what is worth saying on the way."""
+
+from __future__ import annotations
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+from depth_ros import bundle
+from depth_ros.engines import choose_engine
+from depth_ros.estimator import Estimator
+from depth_ros.ros.diagnostics import Diagnostics
+from depth_ros.ros.params import NodeParams, default_model
+
+
+def load_estimator(params: NodeParams, logger: RcutilsLogger, diagnostics: Diagnostics) -> Estimator:
+    """Load the bundle and its engine; say which one, and why no faster one. Raises BundleError or EngineError."""
+    model = bundle.load(params.model or default_model())
+
+    def progress(text: str) -> None:
+        logger.info(text)
+        diagnostics.engine_loading(model.name, text)
+
+    diagnostics.engine_loading(model.name)
+    choice = choose_engine(model, params.engine, params.engine_options(progress))
+    for passed in choice.passed_over:
+        text = f"engine passed over: {passed}"
+        if passed.expected:
+            logger.info(text)
+        else:
+            logger.warning(text)
+    try:
+        estimator = Estimator(model, choice.engine)
+    except bundle.BundleError:
+        choice.engine.close()
+        raise
+    shape = f"{model.kind}, {model.width}x{model.height}"
+    logger.info(f"model '{model.name}' ({shape}) on engine {choice.name}: {choice.engine.describe()}")
+    diagnostics.engine_runs(choice)
+    return estimator
