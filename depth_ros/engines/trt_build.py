@@ -46,7 +46,7 @@ class Device:
     """The GPU that a plan is for."""
 
     gpu: str
-    compute_capability: str
+    compute_capability: str  # "8.7"
 
 
 @dataclass(frozen=True)
@@ -167,28 +167,36 @@ def parse(trt: Any, builder: Any, log: Any, graph: bytes, source: str) -> Any:
 
 
 def configure(trt: Any, builder: Any, network: Any, options: EngineOptions, title: str) -> tuple[Any, Any]:
-    """Builder configuration for 1 to options.batch images, and its progress monitor (None where TensorRT has none).
-
-    The plan is tuned for options.batch images: who asks for a batch has that many cameras, and waits for all of them.
-    """
+    """Builder configuration, and its progress monitor (None where TensorRT has none). Raises EngineError."""
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
     # fp32 means fp32: it is what a wrong fp16 falls back to, and 10 bits of mantissa would spoil the frame graph's resizing
     config.clear_flag(trt.BuilderFlag.TF32)
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    profile = builder.create_optimization_profile()
-    for tensor in inputs:
-        shape = tuple(tensor.shape)
-        if -1 in shape[1:]:
-            raise EngineError(f"{title}: input '{tensor.name}' is {shape}; expected only the number of images to be open")
-        if shape[:1] == (-1,):
-            profile.set_shape(tensor.name, (1, *shape[1:]), *[(options.batch, *shape[1:])] * 2)
-    if any(-1 in tuple(tensor.shape) for tensor in inputs):
+    profile = make_profile(builder, network, options.batch)
+    if profile is not None:
         config.add_optimization_profile(profile)
     monitor = None
     if hasattr(trt, "IProgressMonitor"):
-        monitor = config.progress_monitor = make_monitor(trt, lambda share: options.progress(f"building {title}: {share:.0%}"))
+        monitor = make_monitor(trt, lambda share: options.progress(f"building {title}: {100 * share:.0f} %"))
+        config.progress_monitor = monitor
     return config, monitor
+
+
+def make_profile(builder: Any, network: Any, batch: int) -> Any:
+    """Optimisation profile for 1 to `batch` images; None for a graph exported for a single image, which has no choice.
+
+    It is tuned for `batch` images: who asks for a batch has that many cameras, and waits for all of them. Raises EngineError.
+    """
+    profile = builder.create_optimization_profile()
+    is_open = False
+    for tensor in (network.get_input(index) for index in range(network.num_inputs)):
+        number, *size = tensor.shape
+        if -1 in size:
+            raise EngineError(f"input '{tensor.name}' is {(number, *size)}; expected only the number of images to be open")
+        if number == -1:
+            profile.set_shape(tensor.name, (1, *size), (batch, *size), (batch, *size))
+            is_open = True
+    return profile if is_open else None
 
 
 def _load_timing(config: Any, file: Path) -> None:
