@@ -1,0 +1,112 @@
+"""One row of benchmarks/engines.py, in a process of its own: an engine is loaded, warmed up and timed; JSON to stdout.
+
+Memory is what the process has grown by since before the engine's package was imported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.report import percentiles
+from depth_ros import bundle as bundles
+from depth_ros.bundle import ModelBundle
+from depth_ros.engines import Engine, EngineError, EngineOptions, MissingBackendError, load_engine
+from depth_ros.types import UInt8Array
+
+WARM_UP = 5  # calls that are not counted
+LEAST, MOST = 10, 300  # calls that are, whatever the time
+DISTINCT = 4  # batches of images, in turn: an engine may not send again what it holds
+
+
+def main() -> int:
+    """Measure the case in the first argument (a JSON object with the keys that measure() takes)."""
+    case = json.loads(sys.argv[1])
+    try:
+        row = measure(**case)
+    except MissingBackendError as error:
+        row = {"missing": str(error)}
+    except EngineError as error:
+        row = {"refused": str(error)}
+    print(json.dumps(row))
+    return 0
+
+
+def measure(path: str, engine: str, threads: int, precision: str, batch: int, seconds: float, cache: str) -> dict[str, Any]:
+    """Time the bundle in folder `path`. Raises EngineError, MissingBackendError where this machine lacks the backend."""
+    bundle = bundles.load(path)
+    options = EngineOptions(threads, precision, batch, build_if_missing=True, cache=Path(cache))
+    images = np.random.default_rng(0).integers(0, 256, (DISTINCT, batch, bundle.height, bundle.width, 3), np.uint8)
+    on_device = threads == 0  # as engines.py asks for it
+    before = _device_bytes() if on_device else _start_of_peak()
+    with closing(load_torch(bundle, options) if engine == "torch" else load_engine(bundle, engine, options)) as loaded:
+        times, cpu_times = time_calls(loaded, images, seconds)
+        grown = _device_bytes() - before if on_device else _status("VmHWM") - before
+        return {
+            "describe": loaded.describe(),
+            "runs": len(times),
+            "ms": percentiles(1000 * np.array(times)),
+            "cpu_ms": percentiles(1000 * np.array(cpu_times))["p50"],
+            "images_per_s": round(batch * len(times) / sum(times), 2),
+            "memory_mb": round(grown / 1e6, 1),
+        }
+
+
+def time_calls(engine: Engine, images: UInt8Array, seconds: float) -> tuple[list[float], list[float]]:
+    """Wall time [s] of every call, about `seconds` in all, and the time that all cores together worked for it [s]."""
+    for i in range(WARM_UP):
+        engine.infer(images[i % DISTINCT])
+    times: list[float] = []
+    cpu_times: list[float] = []
+    while len(times) < LEAST or (sum(times) < seconds and len(times) < MOST):
+        start, cpu_start = time.perf_counter(), time.process_time()
+        engine.infer(images[len(times) % DISTINCT])
+        times.append(time.perf_counter() - start)
+        cpu_times.append(time.process_time() - cpu_start)
+    return times, cpu_times
+
+
+def load_torch(bundle: ModelBundle, options: EngineOptions) -> Engine:
+    """The peer: the same network compiled by torch and replayed as a CUDA graph. Raises EngineError."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise MissingBackendError("torch sees no CUDA device, and on a CPU it is no peer")
+    from benchmarks.torch_peer import TorchPeer
+
+    return TorchPeer(bundle, options.precision)
+
+
+def _start_of_peak() -> int:
+    """Bytes that this process holds, from where its peak (VmHWM) is counted anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+def _device_bytes() -> int:
+    """Bytes in use on the GPU, by whatever; the first call makes this process's context, which does not count."""
+    try:
+        from cuda.bindings import runtime
+    except ModuleNotFoundError as error:
+        raise MissingBackendError("the GPU's memory is read through cuda-bindings; pip install cuda-bindings") from error
+    status, free, total = runtime.cudaMemGetInfo()
+    if status != runtime.cudaError_t.cudaSuccess:
+        raise MissingBackendError(f"no CUDA device ({status.name})")
+    return total - free
+
+
+if __name__ == "__main__":
+    sys.exit(main())
