@@ -107,9 +107,9 @@ def check(engine: Engine, bundle: ModelBundle, frames: UInt8Array, precision: st
     except Exception as error:  # each backend raises classes of its own; the reader of the report gets them all
         reason = " ".join(str(error).split())
         return GateReport(precision, len(frames), {}, limits, (reason if isinstance(error, EngineError) else repr(error),))
-    figures = {**_compare(alone, expected, bundle)}
-    figures |= {f"batch_{name}": value for name, value in _compare(together, alone, bundle).items() if name.endswith("p99")}
-    figures["not_finite"] = float(np.count_nonzero(_finite(alone) != _finite(expected)))
+    figures = {**compare(alone, expected, bundle)}
+    figures |= {f"batch_{name}": value for name, value in compare(together, alone, bundle).items() if name.endswith("p99")}
+    figures["not_finite"] = float(np.count_nonzero(finite(alone) != finite(expected)))
     figures["not_repeated"] = float(np.count_nonzero(_bits_differ(again, alone)))
     return GateReport(precision, len(frames), figures, limits)
 
@@ -129,19 +129,19 @@ def frames_folder(bundle: ModelBundle) -> Path:
     return own if own.is_dir() else FRAMES
 
 
-def load_frames(bundle: ModelBundle, folder: Path | None = None) -> UInt8Array:
-    """Images (N, height, width, 3) RGB at the bundle's size, at most MOST_FRAMES, evenly spread over those in `folder`.
+def load_frames(bundle: ModelBundle, folder: Path | None = None, size: tuple[int, int] | None = None) -> UInt8Array:
+    """Images (N, height, width, 3) RGB, at most MOST_FRAMES, evenly spread over those in `folder`, resized.
 
-    Without a folder: frames_folder(). Raises InputError naming the folder or image.
+    Without a folder: frames_folder(). Without a size (width, height): the bundle's. Raises InputError naming the folder or image.
     """
-    folder = folder or frames_folder(bundle)
+    folder, size = folder or frames_folder(bundle), size or (bundle.width, bundle.height)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one with images ({', '.join(SUFFIXES)})")
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
         raise InputError(f"{folder}: holds no images; expected some ({', '.join(SUFFIXES)})")
     chosen = np.unique(np.linspace(0, len(files) - 1, MOST_FRAMES).round().astype(int))
-    return np.stack([resize_image(_read(files[index]), bundle.width, bundle.height) for index in chosen])
+    return np.stack([resize_image(_read(files[index]), *size) for index in chosen])
 
 
 def _read(file: Path) -> UInt8Array:
@@ -164,32 +164,33 @@ def _checked(answer: Answer, frames: UInt8Array) -> Answer:
     return answer
 
 
-def _compare(found: Answer, expected: Answer, bundle: ModelBundle) -> dict[str, float]:
+def compare(found: Answer, expected: Answer, bundle: ModelBundle) -> dict[str, float]:
     """Median and 99th percentile of |found - expected| / expected, of depth and of sigma.
 
     Over the pixels that are finite in both and in the bundle's range in one: beyond it the robot publishes the same +inf for
-    any depth, so depth is limited to the range first. Sigma: where the expected one is published.
+    any depth, so depth is limited to the range first. Sigma: where both would be published.
     """
-    finite, (depth, sigma) = _finite(found) & _finite(expected), expected
-    inside = finite & (_in_range(found, bundle) | _in_range(expected, bundle))
-    stated = finite & _in_range(expected, bundle) & (sigma > 0)
+    both, (depth, sigma) = finite(found) & finite(expected), expected
+    inside = both & (_in_range(found, bundle) | _in_range(expected, bundle))
+    stated = both & _in_range(found, bundle) & _in_range(expected, bundle) & (sigma > 0)
     clipped, reference = (np.clip(values[inside], bundle.min_depth, bundle.max_depth) for values in (found[0], depth))
     differences = {
         "depth": np.abs(clipped - reference) / reference,
         "sigma": np.abs(found[1][stated] - sigma[stated]) / sigma[stated],
     }
     quantiles = {"median": 0.5, "p99": 0.99}
-    return {f"{name}_{part}": _quantile(values, q) for name, values in differences.items() for part, q in quantiles.items()}
+    return {f"{name}_{part}": quantile(values, q) for name, values in differences.items() for part, q in quantiles.items()}
 
 
-def _quantile(values: Float32Array, q: float) -> float:
+def quantile(values: Float32Array, q: float) -> float:
     """Infinite where there is nothing left to compare."""
     return float(np.quantile(values, q)) if values.size else math.inf
 
 
-def _finite(answer: Answer) -> BoolArray:
-    finite: BoolArray = np.isfinite(answer[0]) & np.isfinite(answer[1])
-    return finite
+def finite(answer: Answer) -> BoolArray:
+    """Where both depth and sigma are numbers."""
+    numbers: BoolArray = np.isfinite(answer[0]) & np.isfinite(answer[1])
+    return numbers
 
 
 def _in_range(answer: Answer, bundle: ModelBundle) -> BoolArray:

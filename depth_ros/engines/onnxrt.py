@@ -28,6 +28,14 @@ def load(bundle: ModelBundle, options: EngineOptions, name: str) -> OnnxRuntimeE
     return OnnxRuntimeEngine(bundle, device, precision, cpu_threads(options))
 
 
+def open_on_cpu(graph: bytes, source: str) -> SessionRunner:
+    """Run any graph on the CPU, as what other engines are compared with. Raises EngineError naming `source`."""
+    try:
+        return SessionRunner(_session(graph, "cpu", cpu_threads(EngineOptions())), source)
+    except Exception as error:  # as in OnnxRuntimeEngine
+        raise EngineError(f"{source}: ONNX Runtime cannot load the graph: {one_line(error)}") from error
+
+
 class OnnxRuntimeEngine:
     """Engine (see depth_ros.engines) over one ONNX Runtime session. Raises EngineError if the graph is not the bundle's."""
 
