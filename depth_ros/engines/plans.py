@@ -109,8 +109,8 @@ class PlanCache:
             return self._instead(key, details)
         return _verified(key, path, details)
 
-    def store(self, key: PlanKey, data: bytes, details: Mapping[str, Any]) -> Path:
-        """Write plan and sidecar and return the plan's path. Raises EngineError (no space, not writable).
+    def store(self, key: PlanKey, data: bytes, details: Mapping[str, Any]) -> Plan:
+        """Write plan and sidecar. Raises EngineError (no space, not writable).
 
         The sidecar comes last and the old one goes first: whenever this process is killed, what lies there is the old plan,
         nothing, or the new plan.
@@ -120,16 +120,16 @@ class PlanCache:
         self._begin(key)
         write_atomically(path, data)
         write_atomically(path.with_suffix(".json"), _to_json(sidecar))
-        return path
+        return Plan(key, path, data, sidecar)
 
-    def refuse(self, key: PlanKey, why: str, instead: PlanKey | None, details: Mapping[str, Any]) -> Path:
+    def refuse(self, key: PlanKey, why: str, instead: PlanKey | None, details: Mapping[str, Any]) -> Plan:
         """Remember that this plan is not to be used, and which one is instead, if any. Raises EngineError."""
         path = self.path(key)
         sidecar = {"key": asdict(key), "refused": why, "instead": instead and asdict(instead), **details}
         self._begin(key)
         path.unlink(missing_ok=True)
         write_atomically(path.with_suffix(".json"), _to_json(sidecar))
-        return path
+        return Plan(key, path, b"", sidecar, reason=_refusal(sidecar))
 
     @contextmanager
     def lock(self, key: PlanKey, progress: Callable[[str], None] = lambda text: None) -> Iterator[None]:
@@ -166,11 +166,11 @@ class PlanCache:
         return replace(nearest, reason=f"{nearest.path} {_differences(key, nearest.key)}")
 
     def _instead(self, key: PlanKey, details: Mapping[str, Any]) -> Plan | None:
-        why = f"{key.precision} was refused ({details['refused']})"
         if not details.get("instead"):
-            return Plan(key, self.path(key), b"", details, reason=f"{why}: use another engine, or build again with --force")
+            reason = f"{_refusal(details)}: use another engine, or build again with --force"
+            return Plan(key, self.path(key), b"", details, reason=reason)
         plan = self.find(PlanKey(**details["instead"]))
-        return plan and replace(plan, refused=why)
+        return plan and replace(plan, refused=_refusal(details))
 
 
 def write_atomically(file: Path, data: bytes) -> None:
@@ -225,6 +225,10 @@ def _verified(key: PlanKey, path: Path, details: Mapping[str, Any]) -> Plan:
         reason = f"{path} is corrupt: {len(data)} bytes with sha256 {found:.12}, expected {expected!s:.12}: build again"
         return Plan(key, path, b"", details, reason=reason)
     return Plan(key, path, data, details)
+
+
+def _refusal(details: Mapping[str, Any]) -> str:
+    return f"{details['key']['precision']} was refused ({details['refused']})"
 
 
 def _key_of(details: Any) -> PlanKey:

@@ -106,14 +106,14 @@ class PlanBuilder:
             "gate": dict(verdict.as_dict()),
         }
         if verdict.passed:
-            return Plan(key, cache.store(key, data, details), data, details)
+            return cache.store(key, data, details)
         why = verdict.describe()
         instead = None if key.precision == FALL_BACK else self._in_fp32().key(frame)
-        path = cache.refuse(key, why, instead, details)
+        refused = cache.refuse(key, why, instead, details)
         if instead is None:
             raise EngineError(f"{title}: {key.backend} {key.version} gives wrong depth and is not used: {why}")
         self.options.progress(f"{title} is not used: {why}; building {FALL_BACK} instead")
-        return Plan(key, path, b"", details, reason=f"{key.precision} was refused ({why})")
+        return refused
 
     def _plan(self, cache: PlanCache, key: PlanKey, frame: tuple[int, int] | None, title: str) -> bytes:
         from depth_ros import graphs  # with the package onnx, which a robot that does not build need not have
@@ -158,10 +158,10 @@ def parse(trt: Any, builder: Any, log: Any, graph: bytes, source: str) -> Any:
     """Strongly typed network of an ONNX graph. Raises EngineError naming file, node and reason."""
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse(graph):
+    if not parser.parse(graph) or not network.num_outputs:  # TensorRT takes an empty file for a graph without any
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         reasons = [f"node '{error.node_name()}' ({error.node_operator()}): {error.desc()}" for error in errors]
-        reason = " ".join("; ".join(reasons or [log.last_error]).split())
+        reason = " ".join("; ".join(reasons or ["it holds no graph"]).split())
         raise EngineError(f"{source}: {trt.__name__} {trt.__version__} cannot read it: {reason}")
     return network
 

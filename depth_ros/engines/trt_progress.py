@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 LOG = logging.getLogger(__name__)
@@ -13,12 +14,20 @@ PROGRESS_PERIOD_S = 1.0  # between two reports
 
 
 def make_log(trt: Any) -> Any:
-    """TensorRT's logger: warnings and errors go to `logging`, and the last error stays in `last_error`."""
+    """TensorRT's logger: warnings and errors go to `logging`, and the last error from now on stays in `last_error`."""
+    log = _the_log(trt)
+    log.last_error = "no reason given"
+    return log
+
+
+@cache
+def _the_log(trt: Any) -> Any:
+    """The one logger: TensorRT ignores any other one in the same process."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.last_error = "no reason given"
+            self.last_error = ""
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
