@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from depth_ros.bundle import ModelBundle
 from depth_ros.engines import ENGINES, GraphRunner
-from depth_ros.engines.gate import Answer, GateReport, compare, finite, limits_of, quantile
+from depth_ros.engines.gate import Answer, GateReport, compare, finite, limits_of, quantile, reason
 from depth_ros.types import UInt8Array
 
 OUTPUTS = ("depth", "sigma", "points", "colors")
@@ -49,7 +49,7 @@ def check_frames(
         found, again = _run(runner, bundle, images), _run(runner, bundle, images)
         figures = _figures(found, expected, bundle)
     except Exception as error:  # as in gate.check
-        return GateReport(precision, len(images), {}, limits, (f"{type(error).__name__}: {' '.join(str(error).split())}",))
+        return GateReport(precision, len(images), {}, limits, (reason(error),))
     repeated = (a.tobytes() == b.tobytes() for name in OUTPUTS for a, b in zip(found[name], again[name], strict=True))
     figures["not_repeated"] = float(sum(not same for same in repeated))
     return GateReport(precision, len(images), figures, limits)

@@ -105,9 +105,8 @@ def check(engine: Engine, bundle: ModelBundle, frames: UInt8Array, precision: st
         alone, again = _one_by_one(engine, frames), _one_by_one(engine, frames)
         together = _checked(engine.infer(frames), frames)
     except Exception as error:  # each backend raises classes of its own; the reader of the report gets them all
-        reason = " ".join(str(error).split())
-        return GateReport(precision, len(frames), {}, limits, (reason if isinstance(error, EngineError) else repr(error),))
-    figures = {**compare(alone, expected, bundle)}
+        return GateReport(precision, len(frames), {}, limits, (reason(error),))
+    figures = compare(alone, expected, bundle)
     figures |= {f"batch_{name}": value for name, value in compare(together, alone, bundle).items() if name.endswith("p99")}
     figures["not_finite"] = float(np.count_nonzero(finite(alone) != finite(expected)))
     figures["not_repeated"] = float(np.count_nonzero(_bits_differ(again, alone)))
@@ -185,6 +184,12 @@ def compare(found: Answer, expected: Answer, bundle: ModelBundle) -> dict[str, f
 def quantile(values: Float32Array, q: float) -> float:
     """Infinite where there is nothing left to compare."""
     return float(np.quantile(values, q)) if values.size else math.inf
+
+
+def reason(error: Exception) -> str:
+    """An engine's error in one line; our own errors say enough without their class."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, EngineError) else f"{type(error).__name__}: {text}"
 
 
 def finite(answer: Answer) -> BoolArray:

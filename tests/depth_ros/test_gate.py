@@ -193,9 +193,9 @@ def test_depth_where_there_is_nothing_in_range_counts_up_to_the_range(made, fram
     [
         (lambda image: (exact(image)[0][:, 1:], exact(image)[1]), "depth is (1, 24, 40) float32; expected (1, 25, 40) float32"),
         (lambda image: (exact(image)[0], exact(image)[1].astype(float)), "sigma is (1, 25, 40) float64"),
-        (lambda image: exact(image)[:1], "ValueError("),
-        (lambda image: (None, None), "AttributeError("),
-        (lambda image: 1 / 0, "ZeroDivisionError("),
+        (lambda image: exact(image)[:1], "ValueError: "),
+        (lambda image: (None, None), "AttributeError: "),
+        (lambda image: 1 / 0, "ZeroDivisionError: division by zero"),
     ],
 )
 def test_engine_that_breaks_the_contract_is_reported(made, frames, answer, reason):
