@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -42,10 +43,17 @@ def test_package_xml():
     assert f'version="{version}"' in (ROOT / "setup.py").read_text()
 
 
+def modules_imported(tree: ast.Module) -> set[str]:
+    """Top-level names that are imported anywhere in a file."""
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    return {name.split(".")[0] for name in names}
+
+
 def test_every_import_is_declared():
     declared = ROSDEP_KEYS | WITHOUT_ROSDEP_KEY | OPTIONAL | {"depth_ros"}
     for file in [*(ROOT / "depth_ros").rglob("*.py"), *(ROOT / "launch").glob("*.py")]:
-        for module in re.findall(r"^\s*(?:from|import) ([a-z_0-9]+)", file.read_text(), re.MULTILINE):
+        for module in sorted(modules_imported(ast.parse(file.read_text(encoding="utf-8")))):
             if module not in sys.stdlib_module_names:
                 assert PACKAGE_OF_MODULE.get(module, module) in declared, f"{file}: {module} is not in package.xml"
 
