@@ -155,10 +155,8 @@ def bound(graph: Path, case: Row, ceilings: dict[str, float]) -> Row:
     faster than that.
     """
     cost, batch, precision = _cost(graph), case["batch"], case["precision"]
-    # Engines on a GPU compute fp32 convolutions in TensorFloat-32 unless told otherwise, and so does torch here.
-    peak = ceilings.get("tf32", ceilings["fp32"]) if precision == "fp32" else ceilings[precision]
     moved = cost.bytes_per_image(ITEM_SIZE[precision], batch)
-    times = {"arithmetic": 1000 * batch * cost.flop / peak, "memory": 1000 * batch * moved / ceilings["copy"]}
+    times = {"arithmetic": 1000 * batch * cost.flop / ceilings[precision], "memory": 1000 * batch * moved / ceilings["copy"]}
     by = max(times, key=times.__getitem__)
     return {
         "flop_per_image": cost.flop,

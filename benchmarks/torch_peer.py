@@ -19,7 +19,7 @@ class TorchPeer:
     def __init__(self, bundle: ModelBundle, precision: str) -> None:
         if precision not in DTYPES:
             raise EngineError(f"torch is compared in {' and '.join(DTYPES)}, not in {precision}")
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as the engines do in fp32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # nor do the engines in fp32
         name = bundle.name.rpartition("_")[0]
         network = ExportGraph(build(name, bundle.width, bundle.height)).eval().cuda()
         self._dtype = DTYPES[precision]

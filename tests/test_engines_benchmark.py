@@ -136,8 +136,8 @@ def test_the_bound_is_whatever_takes_longer(tmp_path):
     assert (slow["bound_by"], slow["bound_ms"]) == ("memory", pytest.approx(1000 * (2 * 91 + 40) * 4 / 1e5))
     fast = engines.bound(graph, case, {"fp32": 1e6, "copy": 1e9})
     assert (fast["bound_by"], fast["bound_ms"]) == ("arithmetic", pytest.approx(1000 * 2 * 2 * 7 * 8 * 5 / 1e6))
-    tensor_cores = engines.bound(graph, case, {"fp32": 1e6, "tf32": 4e6, "copy": 1e9})
-    assert tensor_cores["bound_ms"] == pytest.approx(fast["bound_ms"] / 4)
+    halves = engines.bound(graph, {**case, "precision": "fp16"}, {"fp32": 1e9, "fp16": 1e9, "copy": 1e5})
+    assert halves["bound_ms"] == pytest.approx(slow["bound_ms"] / 2)
 
 
 def test_the_ceilings_are_those_of_products_and_copies(monkeypatch):
