@@ -36,6 +36,7 @@ setup(
         "console_scripts": [
             "mono_depth_node = depth_ros.ros.node:main",
             "camera_player = depth_ros.ros.player:main",
+            "build_engine = depth_ros.tools.build_engine:main",
             "check_engine = depth_ros.tools.check_engine:main",
         ]
     },

@@ -10,7 +10,8 @@ from functools import cache
 from typing import Any
 
 LOG = logging.getLogger(__name__)
-PROGRESS_PERIOD_S = 1.0  # between two reports
+PROGRESS_PERIOD_S = 1.0  # between two reports, at least
+LEAST_STEP = 0.01  # of the whole, between two reports
 
 
 def make_log(trt: Any) -> Any:
@@ -84,6 +85,7 @@ def make_monitor(trt: Any, report: Callable[[float], None]) -> Any:
             self._lock = threading.Lock()  # TensorRT calls from several threads
             self._shares = Shares()
             self._next = time.monotonic() + PROGRESS_PERIOD_S
+            self._told = 0.0
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
             with self._lock:
@@ -96,10 +98,11 @@ def make_monitor(trt: Any, report: Callable[[float], None]) -> Any:
         def step_complete(self, name: str, step: int) -> bool:
             with self._lock:
                 self._shares.step(name, step)
-                if time.monotonic() >= self._next and self.interrupted is None:
-                    self._next = time.monotonic() + PROGRESS_PERIOD_S
+                share = self._shares.done()
+                if share >= self._told + LEAST_STEP and time.monotonic() >= self._next and self.interrupted is None:
+                    self._told, self._next = share, time.monotonic() + PROGRESS_PERIOD_S
                     try:
-                        report(self._shares.done())
+                        report(share)
                     except BaseException as error:  # must not pass through TensorRT, which is C++
                         self.interrupted = error
                 return self.interrupted is None

@@ -1,0 +1,116 @@
+"""Build the TensorRT engine of a model for this machine's GPU, compare it with ONNX Runtime, and keep it for the node.
+
+Takes a minute or several. Where the precision asked for gives wrong depth, fp32 is built instead. Exit code: 0 if there is an
+engine to use now, 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from depth_ros import bundle
+from depth_ros.bundle import BundleError, ModelBundle
+from depth_ros.engines import ENGINES, MEMORIES, EngineError, EngineOptions
+from depth_ros.engines.plans import PRECISIONS, Plan
+from depth_ros.types import InputError
+
+TENSORRT = tuple(name for name in ENGINES if name.startswith("tensorrt"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends a build at once: Python's exception cannot pass through TensorRT
+    names = ("precision", "batch", "workspace_mb", "memory", "cache")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    try:
+        model = bundle.load(options.model or _default_model())
+        for plan in build(model, EngineOptions(**given, progress=_say), options.engine, options.frame, options.force):
+            print(describe(model, plan), flush=True)
+    except (BundleError, EngineError, InputError, OSError) as error:
+        _say(" ".join(str(error).split()))
+        return 1
+    return 0
+
+
+def build(
+    model: ModelBundle, options: EngineOptions, engine: str, frames: Sequence[tuple[int, int]], force: bool
+) -> Sequence[Plan]:
+    """The plan of the network, and one for every size of image [px] that the device is to resize itself. Raises EngineError."""
+    backend = import_module(ENGINES[engine])
+    trt = backend.import_tensorrt(engine)
+    gpu = backend.find_gpu(trt, options)
+    return [backend.build(trt, model, options, gpu, frame, force) for frame in (None, *frames)]
+
+
+def describe(model: ModelBundle, plan: Plan) -> str:
+    """What a plan is, where it lies, how long it took, and its figures in the numeric gate."""
+    key, details = plan.key, plan.details
+    what = f"whole frames of {key.frame} images" if key.frame else f"{model.width}x{model.height}"
+    lines = [
+        f"model '{model.name}', {what}, {key.precision}, batch {key.batch}, {key.backend} {key.version}, {key.gpu}",
+        f"  {plan.path}",
+        f"  {len(plan.data) / 1e6:.1f} MB, built in {details['build_seconds']:.0f} s, {details['built']}",
+        f"  {_figures(details['gate'])}",
+    ]
+    if plan.refused:
+        lines.append(f"  {plan.refused}")
+    return "\n".join(lines)
+
+
+def _figures(gate: Mapping[str, Any]) -> str:
+    limits = gate["limits"]
+    figures = (f"{name.replace('_', ' ')} {value:.2g} (limit {limits[name]:g})" for name, value in gate["figures"].items())
+    return f"against ONNX Runtime on {gate['frames']} images: {', '.join(figures)}"
+
+
+def _default_model() -> Path:
+    from depth_ros.ros.params import default_model  # needs ROS, which a named model does not
+
+    return Path(default_model())
+
+
+def _say(text: str) -> None:
+    print(f"build_engine: {text}", file=sys.stderr, flush=True)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}'; expected a whole number, 1 or more")
+    return int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, cross, height = text.partition("x")
+    if not cross:
+        raise argparse.ArgumentTypeError(f"'{text}'; expected WIDTHxHEIGHT [px], such as 1280x720")
+    return _positive(width), _positive(height)
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = EngineOptions()
+    parser = argparse.ArgumentParser(
+        prog="build_engine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", type=Path, help="folder of the bundle (default: the one that comes with the package)")
+    add("--engine", default=TENSORRT[0], choices=TENSORRT, help="default: %(default)s")
+    add("--precision", choices=PRECISIONS, help=f"default: {PRECISIONS[0]}")
+    add("--batch", type=_positive, metavar="N", help=f"most images at once, one per camera (default: {defaults.batch})")
+    add("--frame", type=_size, action="append", default=[], metavar="WIDTHxHEIGHT",
+        help="also for whole images of this size, which the GPU then resizes itself; may be given again")  # fmt: skip
+    add("--workspace-mb", type=_positive, metavar="MB", help=f"memory of the builder (default: {defaults.workspace_mb})")
+    add("--force", action="store_true", help="build again what is there already, or was refused")
+    add("--memory", choices=MEMORIES, help=f"what manages CUDA memory (default: {defaults.memory})")
+    add("--cache", type=Path, help=f"folder of built engines (default: {defaults.cache})")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
