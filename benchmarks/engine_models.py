@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,4 +41,6 @@ def open_bundle(name: str, width: int, height: int, folder: Path) -> ModelBundle
     method.focal[:] = torch.tensor([0.6 * width, 0.6 * width])  # 80 degrees across
     description = replace(describe_method(method, path.name), trained_on="nothing: random weights", licence="Apache-2.0")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of every package that it does not find
-    return export(method, path, description)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # about torch's own code
+        return export(method, path, description)
