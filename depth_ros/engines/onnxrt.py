@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from depth_ros.engines import EngineError, EngineOptions, MissingBackendError
 from depth_ros.engines.contract import check_image, check_tensors, choose_precision, cpu_threads, one_line
 from depth_ros.types import Float32Array, UInt8Array
 
+LOG = logging.getLogger(__name__)
 PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp32", "fp16")}  # fp16 is slower than fp32 on a CPU
 CUDA = "CUDAExecutionProvider"
 TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}  # ONNX Runtime's names -> NumPy's
@@ -54,12 +56,16 @@ class OnnxRuntimeEngine:
         return np.concatenate([depth for depth, _ in results]), np.concatenate([sigma for _, sigma in results])
 
     def open_frame_graph(self, width: int, height: int) -> SessionRunner | None:
-        """See Engine. None on the CPU, where the host's own resizing is as near. Raises EngineError."""
+        """See Engine. None on the CPU, where the host's own resizing is as near, and where the graph cannot be made."""
         if self._device == "cpu":
             return None
-        from depth_ros.graphs import frame_graph  # needs onnx, which only a GPU's robot has to have
+        from depth_ros.graphs import frame_graph  # needs onnx
 
-        return self._open(frame_graph(self._bundle, width, height, self._precision))
+        try:
+            return self._open(frame_graph(self._bundle, width, height, self._precision))
+        except EngineError as error:
+            LOG.warning("%dx%d images are resized on the CPU: %s", width, height, error)
+            return None
 
     def describe(self) -> str:
         """One line for logs: backend, version, device, precision, threads."""

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from depth_ros.engines import Choice
-from depth_ros.ros.health import Health, Meter
+from depth_ros.ros.health import Figures, Health, Meter
 
 TOPIC = "/diagnostics"  # absolute: one topic for all robots' parts
 PERIOD_S = 1.0
@@ -47,7 +47,8 @@ class Diagnostics:
         """Publish the present state."""
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
-        for part, status in (("engine", self._engine), ("frames", self._frames())):
+        frames = self._frames()
+        for part, status in (("engine", self._engine), ("frames", frames)):
             values = [KeyValue(key=key, value=str(value)) for key, value in status.values.items()]
             message.status.append(
                 DiagnosticStatus(
@@ -90,15 +91,21 @@ class Diagnostics:
         """Report on these frames; `missing` says what the node lacks, empty if nothing."""
         meter = Meter(health)
         self._engine = self._running  # which a failed activation may have hidden
-        self._frames = lambda: _frames(health, meter, dropped(), missing())
+
+        def frames() -> Status:
+            figures = meter.read(dropped())
+            if figures and figures.answered_hz:
+                self._engine = self._running  # what a new image size had to be built for is built
+            return _frames(health, figures, dropped(), missing())
+
+        self._frames = frames
 
     def unwatch(self) -> None:
         """Say that the node is not active."""
         self._frames = lambda: NOT_ACTIVE
 
 
-def _frames(health: Health, meter: Meter, dropped: int, missing: str) -> Status:
-    figures = meter.read(dropped)
+def _frames(health: Health, figures: Figures | None, dropped: int, missing: str) -> Status:
     values: dict[str, object] = {"received": health.received, "answered": health.answered, "dropped": dropped}
     values["refused"] = health.refused
     if health.refusal:

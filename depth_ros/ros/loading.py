@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from depth_ros import bundle
@@ -13,6 +15,9 @@ from depth_ros.ros.params import NodeParams, default_model
 
 def load_estimator(params: NodeParams, logger: RcutilsLogger, diagnostics: Diagnostics) -> Estimator:
     """Load the bundle and its engine; say which one, and why no faster one. Raises BundleError or EngineError."""
+    package = logging.getLogger("depth_ros")
+    package.setLevel(logging.INFO)
+    package.handlers[:] = [RosLog(logger)]
     model = bundle.load(params.model or default_model())
 
     def progress(text: str) -> None:
@@ -36,3 +41,21 @@ def load_estimator(params: NodeParams, logger: RcutilsLogger, diagnostics: Diagn
     logger.info(f"model '{model.name}' ({shape}) on engine {choice.name}: {choice.engine.describe()}")
     diagnostics.engine_runs(choice)
     return estimator
+
+
+class RosLog(logging.Handler):
+    """Hands what the engines say, which know no ROS, to the node's log."""
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record with its own severity."""
+        text = self.format(record)
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        else:
+            self._logger.info(text)

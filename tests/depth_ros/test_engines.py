@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from depth_ros import bundle
+from depth_ros import bundle, graphs
 from depth_ros.engines import AUTO, ENGINES, EngineError, EngineOptions, MissingBackendError, choose_engine, load_engine
 from depth_ros.engines.onnxrt import BoundRunner, SessionRunner
 
@@ -236,6 +236,11 @@ def test_unknown_engine_lists_the_known_ones(make_bundle):
         load_engine(make_bundle(), "tensorflow")
 
 
+def test_int8_needs_the_quantised_graph(make_bundle):
+    with pytest.raises(EngineError, match=r"no int8 graph; make one"):
+        load_engine(make_bundle(), "onnxruntime", options(precision="int8"))
+
+
 def test_bf16_runs_where_the_cpu_has_it_and_is_refused_elsewhere(make_bundle):
     """OpenVINO itself would quietly calculate in fp32."""
     if WHY_NOT["openvino"]:
@@ -285,6 +290,29 @@ def test_bound_memory_is_filled_again_only_for_another_array(bound):
     image[:] = 70
     np.testing.assert_allclose(runner.run({"image": image}, ["depth"])["depth"], 5.0)
     np.testing.assert_allclose(runner.run({"image": image.copy()}, ["depth"])["depth"], 7.0)
+
+
+def test_bound_memory_serves_a_graph_with_more_inputs_than_images(make_bundle):
+    """The frame graph: its limits have no batch dimension, its outputs differ in rank and type."""
+    made = make_bundle()
+    graph = graphs.frame_graph(made, 100, 60, "fp32")
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    runner, plain = BoundRunner(session, "frame", "cpu"), SessionRunner(session, "frame")
+    inputs = {
+        "image": np.random.default_rng(0).integers(1, 200, (1, 60, 100, 3), dtype=np.uint8),
+        "focal": np.ones(1, np.float32),
+        "ray_x": np.linspace(-1, 1, made.width, dtype=np.float32)[None],
+        "ray_y": np.linspace(-1, 1, made.height, dtype=np.float32)[None],
+        "unseen": np.zeros((1, 60, 100), np.uint8),
+        "limits": np.zeros(2, np.float32),
+    }
+    for focal in (1.0, 2.0):
+        inputs["focal"] = np.array([focal], np.float32)
+        found, expected = (r.run(inputs, ["depth", "sigma", "points", "colors"]) for r in (runner, plain))
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values)
+        assert found["depth"].shape == (1, 60, 100)
+    assert list(runner.run(inputs, ["points"])) == ["points"]
 
 
 def test_closed_runner_says_so(bound):

@@ -20,6 +20,7 @@ from rclpy.node import Node
 from depth_ros import bundle
 from depth_ros.engines import AUTO, Choice, EngineError, EngineOptions, PassedOver, choose_engine, load_engine
 from depth_ros.ros.diagnostics import Diagnostics
+from depth_ros.ros.health import Health
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -162,6 +163,45 @@ def test_progress_of_a_build_is_said_while_the_executor_is_busy(client, diagnost
         thread.join()
     for text in ("loading", "building tensorrt fp16: 0%", "building tensorrt fp16: 50%"):
         assert states.wait("mono_depth: engine", WARN, text).hardware_id == "default"
+
+
+def test_a_build_for_a_new_image_size_is_over_with_the_first_answer(client, diagnostics, states, make_bundle):
+    engine = load_engine(make_bundle(), options=EngineOptions(threads=1))
+    health = Health()
+    client.spin_until(lambda: diagnostics._publisher.get_subscription_count(), "subscriber")
+    diagnostics.engine_runs(Choice("onnxruntime", engine))
+    diagnostics.watch(health, lambda: 0, lambda: "")
+    diagnostics.engine_loading("probe", "building tensorrt fp16 for 1280x720")
+    states.wait("mono_depth: engine", WARN, "for 1280x720")
+    states.seen.clear()
+    health.frame_answered(10_000_000)
+    diagnostics.publish()
+    states.wait("mono_depth: engine", OK, engine.describe())
+
+
+def test_what_an_engine_logs_stands_in_the_log_of_the_node(start, make_bundle, tmp_path):
+    (tmp_path / "talking_node.py").write_text(TALKING_ENGINE)
+    process = start("talking_node", env={"PYTHONPATH": str(tmp_path)}, model=make_bundle().path, engine="talking").wait_ready()
+    assert any("[mono_depth]: 1280x720 images are resized on the CPU" in line for line in process.lines("WARN"))
+    assert any("[mono_depth]: plan read" in line for line in process.lines("INFO"))
+
+
+TALKING_ENGINE = """
+import logging, sys
+from depth_ros import engines
+from depth_ros.engines import onnxrt
+from depth_ros.ros import node
+
+def load(bundle, options, name):
+    log = logging.getLogger("depth_ros.engines.talking")
+    log.info("plan read")
+    log.warning("%dx%d images are resized on the CPU", 1280, 720)
+    return onnxrt.load(bundle, options, name)
+
+engines.ENGINES["talking"] = "talking_node"
+if __name__ == "__main__":
+    sys.exit(node.main())
+"""
 
 
 def test_an_engine_that_is_here_but_does_not_run_is_a_warning(client, diagnostics, states, make_bundle):
