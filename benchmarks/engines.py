@@ -101,17 +101,8 @@ def cases(options: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, Row
             bundle = open_bundle(model, int(width), int(height), folder).path
             for engine in options.engines:
                 for threads, precision, batch in on_device if engine in ON_DEVICE else on_cpu:
-                    yield (
-                        bundle,
-                        {
-                            "engine": engine,
-                            "model": model,
-                            "size": size,
-                            "threads": threads,
-                            "precision": precision,
-                            "batch": batch,
-                        },
-                    )
+                    names = {"engine": engine, "model": model, "size": size}
+                    yield bundle, {**names, "threads": threads, "precision": precision, "batch": batch}
 
 
 def measure(bundle: Path, case: Row, seconds: float, plans: Path, report: Row) -> None:
