@@ -26,12 +26,14 @@ FRAMES = Path(__file__).parent / "frames"
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MOST_FRAMES = 8
 
-# Relative differences, for bundles that state none.
+# For bundles that state none. fp16 and bf16: three to seven times what was measured, so that a wrong engine is found and a right
+# one is not refused (benchmarks/results/gate.json). fp32: far above rounding, since there is nothing to fall back on. int8: what
+# may be lost rather than what int8 gives, which is often worse: in the median a quarter of the shipped model's own sigma.
 DEFAULT_LIMITS: Mapping[str, Mapping[str, float]] = {
     "fp32": {"depth_median": 0.001, "depth_p99": 0.01, "sigma_median": 0.001, "sigma_p99": 0.01},
-    "fp16": {"depth_median": 0.01, "depth_p99": 0.05, "sigma_median": 0.01, "sigma_p99": 0.05},
-    "bf16": {"depth_median": 0.02, "depth_p99": 0.1, "sigma_median": 0.02, "sigma_p99": 0.1},
-    "int8": {"depth_median": 0.05, "depth_p99": 0.2, "sigma_median": 0.05, "sigma_p99": 0.2},
+    "fp16": {"depth_median": 0.003, "depth_p99": 0.02, "sigma_median": 0.01, "sigma_p99": 0.05},
+    "bf16": {"depth_median": 0.03, "depth_p99": 0.15, "sigma_median": 0.05, "sigma_p99": 0.25},
+    "int8": {"depth_median": 0.05, "depth_p99": 0.3, "sigma_median": 0.1, "sigma_p99": 0.4},
 }
 
 Answer = tuple[Float32Array, Float32Array]  # depth and sigma, each (N, h, w) [m]

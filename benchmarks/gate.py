@@ -1,0 +1,129 @@
+"""How far reduced precision moves depth and sigma from the graph in float32: what the numeric gate's limits rest on.
+
+python benchmarks/gate.py [models/default ...] [--images ../shared/data/kitti2015_stereo/left]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+from onnx import TensorProto, helper
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.report import machine
+from depth_ros import bundle as bundles
+from depth_ros.bundle import BundleError, ModelBundle
+from depth_ros.engines import Engine, EngineError, EngineOptions, load_engine
+from depth_ros.engines.gate import DEFAULT_LIMITS, FRAMES, check, load_frames
+from depth_ros.graphs import prepare
+from depth_ros.types import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ("depth_median", "depth_p99", "sigma_median", "sigma_p99", "not_finite")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, nargs="*", default=[ROOT / "models" / "default"], help="bundles")
+    parser.add_argument("--images", type=Path, nargs="*", default=[], help="folders of images, besides those that ship")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gate.json")
+    options = parser.parse_args(arguments)
+    report = {
+        "command": shlex.join(["python", "benchmarks/gate.py", *(sys.argv[1:] if arguments is None else arguments)]),
+        **machine(),
+        "precisions": {name: method.__doc__ for name, method in PRECISIONS.items()},
+    }
+    try:
+        models = [bundles.load(folder) for folder in options.models]
+        report["limits"] = DEFAULT_LIMITS
+        report["results"] = [row for model in models for row in measure(model, [FRAMES, *options.images])]
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    except (BundleError, EngineError, InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def measure(model: ModelBundle, folders: Sequence[Path]) -> Iterator[dict[str, object]]:
+    """One row per precision that the bundle has and folder of images. Raises EngineError, InputError."""
+    for precision, open_engine in PRECISIONS.items():
+        if precision == "int8" and not model.int8:
+            continue
+        with TemporaryDirectory() as temporary, closing(open_engine(model, Path(temporary))) as engine:
+            for folder in folders:
+                report = check(engine, model, load_frames(model, folder), precision).as_dict()
+                figures = {name: report["figures"][name] for name in FIGURES}
+                images = "/".join(folder.resolve().parts[-2:])
+                print(model.name, precision, images, {name: f"{value:.2g}" for name, value in figures.items()})
+                row = {"model": model.name, "size": f"{model.width}x{model.height}", "precision": precision}
+                yield row | {"images": images, "count": report["frames"], "passed": report["passed"]} | figures
+
+
+def fp32(model: ModelBundle, folder: Path) -> Engine:
+    """OpenVINO: the same arithmetic in another order."""
+    return load_engine(model, "openvino")
+
+
+def fp16(model: ModelBundle, folder: Path) -> Engine:
+    """depth_ros.graphs' fp16 graph, run by ONNX Runtime on the CPU: every tensor inside rounded to fp16, sums in fp32."""
+    return _run(prepare(model, "fp16"), model, folder)
+
+
+def bf16(model: ModelBundle, folder: Path) -> Engine:
+    """Weights and the result of every operation rounded to bf16 in the graph, sums in fp32: more than a bf16 engine rounds."""
+    graph = onnx.load(model.graph_path)
+    round_to_bf16(graph)
+    return _run(graph.SerializeToString(), model, folder)
+
+
+def int8(model: ModelBundle, folder: Path) -> Engine:
+    """The bundle's int8 graph, run by ONNX Runtime on the CPU."""
+    return load_engine(model, options=EngineOptions(precision="int8"))
+
+
+PRECISIONS: Mapping[str, Callable[[ModelBundle, Path], Engine]] = {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}
+
+
+def _run(graph: bytes, model: ModelBundle, folder: Path) -> Engine:
+    """ONNX Runtime on a graph in place of the model's own; `folder` has to stay as long as the engine."""
+    (folder / "model.onnx").write_bytes(graph)
+    return load_engine(bundles.save(replace(model, limits={}, int8={}), folder))
+
+
+def round_to_bf16(model: onnx.ModelProto) -> None:
+    """Put a cast to bf16 and back behind every float32 weight and every result, in place; outputs stay as they are called."""
+    graph = model.graph
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    results = {item.name for item in inferred if item.type.tensor_type.elem_type == TensorProto.FLOAT}
+    weights = [item.name for item in graph.initializer if item.data_type == TensorProto.FLOAT]
+    nodes = [node for name in weights for node in _rounding(name)]
+    for node in graph.node:
+        inputs = [f"{name}.rounded" if name in results or name in weights else name for name in node.input]
+        del node.input[:]
+        node.input.extend(inputs)
+        nodes += [node, *(cast for name in node.output if name in results for cast in _rounding(name))]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _rounding(name: str) -> list[onnx.NodeProto]:
+    there = helper.make_node("Cast", [name], [f"{name}.bf16"], to=TensorProto.BFLOAT16)
+    back = helper.make_node("Cast", [f"{name}.bf16"], [f"{name}.rounded"], to=TensorProto.FLOAT)
+    return [there, back]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
