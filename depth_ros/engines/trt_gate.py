@@ -22,9 +22,9 @@ def make_check(trt: Any, bundle: ModelBundle, options: EngineOptions, gpu: Gpu) 
         if key.frame:
             width, height = map(int, key.frame.split("x"))
             images = gate.load_frames(bundle, size=(width, height))
-            with closing(frame_gate.open_reference(bundle, width, height)) as reference:
-                with closing(open_runner(trt, options, plan)) as runner:
-                    return frame_gate.check_frames(runner, reference, bundle, images, key.precision)
+            reference = frame_gate.open_reference(bundle, width, height)
+            with closing(reference), closing(open_runner(trt, options, plan)) as frames:
+                return frame_gate.check_frames(frames, reference, bundle, images, key.precision)
         runner = open_runner(trt, options, plan, SLOTS)
         with closing(TensorRtEngine(trt, bundle, options, gpu, plan, runner)) as engine:
             return gate.check(engine, bundle, gate.load_frames(bundle), key.precision)
