@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +23,9 @@ from depth_ros.engines.trt_package import Gpu, find_gpu, import_tensorrt
 from depth_ros.engines.trt_progress import make_log
 from depth_ros.engines.trt_runner import PlanRunner, Tensor
 from depth_ros.types import Float32Array, UInt8Array
+
+if TYPE_CHECKING:
+    from depth_ros.engines.trt_build import Check
 
 LOG = logging.getLogger(__name__)
 OUTPUTS = ("depth", "sigma")
@@ -70,11 +75,29 @@ def build(
     trt: Any, bundle: ModelBundle, options: EngineOptions, gpu: Gpu, frame: tuple[int, int] | None = None, force: bool = False
 ) -> Plan:
     """A plan that is built and compared with ONNX Runtime now, unless another process has just done so. Raises EngineError."""
-    from depth_ros.engines import trt_build, trt_gate  # with what only a build needs
+    from depth_ros.engines import trt_build  # with what only a build needs
 
     device = trt_build.Device(gpu[0], _capability(gpu))
-    check = trt_gate.make_check(trt, bundle, options, gpu)
+    check = make_check(trt, bundle, options, gpu)
     return trt_build.PlanBuilder(trt, bundle, options, device, check).provide(frame, force)
+
+
+def make_check(trt: Any, bundle: ModelBundle, options: EngineOptions, gpu: Gpu) -> Check:
+    """The numeric gate for plans that were just built, on the images that the bundle or the package carries."""
+    from depth_ros.engines import frame_gate, gate
+
+    def check(data: bytes, key: PlanKey) -> gate.GateReport:
+        plan = Plan(key, Path(f"{key.stem}.plan"), data)
+        if not key.frame:
+            with closing(TensorRtEngine(trt, bundle, options, gpu, plan, open_runner(trt, options, plan, SLOTS))) as engine:
+                return gate.check(engine, bundle, gate.load_frames(bundle), key.precision)
+        width, height = map(int, key.frame.split("x"))
+        reference = frame_gate.open_reference(bundle, width, height)
+        with closing(reference), closing(open_runner(trt, options, plan)) as runner:
+            images = gate.load_frames(bundle, size=(width, height))
+            return frame_gate.check_frames(runner, reference, bundle, images, key.precision)
+
+    return check
 
 
 class TensorRtEngine:
