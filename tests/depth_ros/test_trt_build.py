@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from depth_ros import bundle, graphs
-from depth_ros.engines import EngineError, EngineOptions, trt_progress
+from depth_ros.engines import EngineError, EngineOptions, gate, trt_progress
 from depth_ros.engines.plans import PlanCache
 from depth_ros.engines.trt_build import Device, PlanBuilder, build_plan, configure, make_log, make_profile, parse
 from depth_ros.engines.trt_progress import Shares, make_monitor
@@ -109,6 +110,40 @@ def test_the_shipped_model_is_built_in_fp32_and_in_fp16_and_half_of_it_is_half_a
     weights = sum(numpy_helper.to_array(tensor).nbytes for tensor in onnx.load(default.graph_path).graph.initializer)
     assert 0.9 * weights < sizes["fp32"] < 1.5 * weights
     assert 0.45 * weights < sizes["fp16"] < 0.75 * sizes["fp32"]
+
+
+def test_a_calibrated_model_is_read_and_built_in_int8(default, options, tmp_path):
+    quantise = pytest.importorskip("training.quantise").quantise
+    shutil.copytree(default.path, tmp_path / "mine")
+    made = quantise(bundle.load(tmp_path / "mine"), gate.load_frames(default), "the images of the numeric gate")
+    maker, network, _ = network_of(graphs.prepare(made, "int8"))
+    assert io_of(network) == expected_io(made)
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    assert sum(layer.type == trt.LayerType.QUANTIZE for layer in layers) > 20
+    del layers, network, maker
+    plan = builder(made, replace(options, precision="int8"), "int8").provide()
+    assert (plan.key.precision, plan.refused) == ("int8", "")
+    other = builder(replace(made, int8={"sha256": "0" * 64}), replace(options, precision="int8"), "int8")
+    assert other.key() != plan.key  # calibrated anew, built anew
+
+
+def test_a_network_with_attention_is_read_and_built_in_fp32_and_in_fp16(tmp_path):
+    """Lite-Mono, whose cross-covariance attention and layer norms convolutional networks do not have; small images."""
+    methods, config = pytest.importorskip("training.methods"), pytest.importorskip("training.config")
+    from training.evaluate import describe_method
+    from training.export import export
+
+    recipe = ROOT / "config" / "train" / "default.yaml"
+    sizes = ("data.width=96", "data.height=32")
+    method = methods.build_method(config.load_config(recipe, ("network.encoder=lite_mono", "network.pretrained=none", *sizes)))
+    method.focal.fill_(60.0)
+    made = export(method.eval(), tmp_path / "lite", describe_method(method, "lite"))
+    for precision in ("fp32", "fp16"):
+        graph = graphs.prepare(made, precision)
+        maker, network, _ = network_of(graph)
+        assert io_of(network) == expected_io(made)
+        del network, maker
+        assert len(build_plan(trt, graph, EngineOptions())) > 5e6  # 3 M parameters
 
 
 def test_a_graph_for_a_single_image_needs_no_profile(make_bundle):
