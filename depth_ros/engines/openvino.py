@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
 from depth_ros.bundle import ModelBundle
 from depth_ros.engines import EngineError, EngineOptions, MissingBackendError
 from depth_ros.engines.contract import check_image, check_tensors, choose_precision, cpu_threads, one_line
 from depth_ros.types import Float32Array, UInt8Array
 
+
+def _import_openvino() -> Any:
+    """OpenVINO without its telemetry: importing it sends usage data to Google Analytics and leaves an identifier in ~/intel."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: cannot be imported
+    import openvino
+
+    return openvino
+
+
+ov = _import_openvino()
 HINTS = {"fp32": "f32", "bf16": "bf16"}  # our names of the precisions -> OpenVINO's
 
 

@@ -382,6 +382,21 @@ def test_auto_takes_the_fastest_that_works_here(make_bundle):
     assert [item.name for item in choice.passed_over] == list(ENGINES)[: list(ENGINES).index(usable[0])]
 
 
+@pytest.mark.parametrize("engine", [name for name in ON_CPU if not WHY_NOT[name]])
+def test_an_engine_reports_to_nobody(tmp_path, engine):
+    """Importing OpenVINO as it comes sends usage data, and leaves an identifier in the home folder."""
+    code = (
+        "import sys; from depth_ros import bundle; from depth_ros.engines import load_engine;"
+        "load_engine(bundle.load('models/default'), sys.argv[1]); sys.exit(bool(sys.modules.get('openvino_telemetry')))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, engine], env={**environment, "HOME": str(tmp_path)}, cwd=ROOT, check=False, timeout=60
+    )
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("package", ["onnxruntime", "openvino", "tensorrt_rtx"])
 def test_a_backend_is_imported_only_when_it_is_chosen(package):
     code = f"import sys, depth_ros.engines, depth_ros.estimator; sys.exit({package!r} in sys.modules)"
