@@ -1,0 +1,118 @@
+"""The host and an engine's device answer frames alike."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from depth_ros.answers import DeviceAnswerer, HostAnswerer, open_answerer
+from depth_ros.cloud import CloudOptions
+from depth_ros.engines import EngineOptions, load_engine
+from depth_ros.engines.onnxrt import open_on_cpu
+from depth_ros.estimator import Estimator
+from depth_ros.graphs import frame_graph
+from depth_ros.types import CameraModel, Frame, InputError
+
+CAMERA = CameraModel(160, 90, 120.0, 118.0, 78.0, 47.0)
+CLOUDS = [
+    CloudOptions(),
+    CloudOptions(stride=3, max_relative_sigma=0.15, max_edge_step=0.05),
+    CloudOptions(full_resolution=True, stride=2),
+]
+
+
+class OnDevice:
+    """An engine that takes over frames, on the one device that every machine has."""
+
+    def __init__(self, engine, bundle):
+        self._engine, self._bundle, self.runs = engine, bundle, []
+
+    def infer(self, image):
+        raise AssertionError("the device has the whole frame; nothing is left for the host to infer")
+
+    def open_frame_graph(self, width, height):
+        runner = open_on_cpu(frame_graph(self._bundle, width, height, "fp32"), "frame graph")
+        run = runner.run
+
+        def recorded(inputs, outputs):
+            self.runs.append((dict(inputs), tuple(outputs)))
+            return run(inputs, outputs)
+
+        runner.run = recorded
+        return runner
+
+
+@pytest.fixture
+def pair(make_bundle):
+    bundle = make_bundle()
+    engine = load_engine(bundle, options=EngineOptions(threads=1))
+    device = OnDevice(engine, bundle)
+    with closing(engine):
+        yield Estimator(bundle, engine), Estimator(bundle, device)
+
+
+def frame(seed=0, camera=CAMERA):
+    rng = np.random.default_rng(seed)
+    rows = np.linspace(0, 200, camera.height)[:, None, None]
+    image = (rows + rng.integers(0, 40, (camera.height, camera.width, 3))).astype(np.uint8)
+    image[30:50, 60:90] = (255, 50, 9)  # the probe model's sky
+    image[60:70, 20:50] = (0, 50, 9)  # and what it takes for invalid
+    return Frame(image, camera, 7, "camera")
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_device_answers_like_the_host(pair, cloud):
+    unseen = np.zeros((CAMERA.height, CAMERA.width), bool)
+    unseen[:, :12] = True
+    host, device = (open_answerer(estimator, CAMERA, unseen) for estimator in pair)
+    assert isinstance(host, HostAnswerer)
+    assert isinstance(device, DeviceAnswerer)
+    ours, theirs = host.answer(frame(), True, cloud), device.answer(frame(), True, cloud)
+    for name, grey_level in (("depth", 0.1), ("sigma", 0.01)):  # what one is worth to the probe model [m]
+        a, b = getattr(ours.prediction, name), getattr(theirs.prediction, name)
+        assert np.isnan(a[:, :12]).all()
+        assert (np.isfinite(a) == np.isfinite(b)).mean() > 0.995  # a grey level at a threshold of the probe model
+        both = np.isfinite(a) & np.isfinite(b)
+        assert both.mean() > 0.5
+        assert np.quantile(np.abs(b[both] - a[both]), 0.98) <= grey_level
+    assert ours.points.shape == theirs.points.shape
+    assert ours.points.dtype == theirs.points.dtype
+    kept = [np.isfinite(points["z"]) for points in (ours.points, theirs.points)]
+    assert (kept[0] == kept[1]).mean() > 0.98
+    both = kept[0] & kept[1]
+    assert both.mean() > 0.2
+    for name in ("x", "y", "z", "sigma"):
+        assert np.quantile(np.abs(ours.points[name][both] - theirs.points[name][both]), 0.98) <= 0.1
+    colors = [np.ascontiguousarray(points["rgb"]).view(np.uint8).astype(int) for points in (ours.points, theirs.points)]
+    assert np.abs(colors[0] - colors[1]).max() <= 1
+
+
+def test_only_what_was_asked_for_comes_back(pair):
+    _, estimator = pair
+    answerer = open_answerer(estimator, CAMERA, None)
+    answer = answerer.answer(frame(), True, None)
+    assert answer.points is None
+    answer = answerer.answer(frame(), False, CloudOptions())
+    assert answer.prediction is None
+    answerer.answer(frame(), False, CloudOptions(full_resolution=True))
+    assert [outputs for _, outputs in estimator.engine.runs] == [("depth", "sigma"), ("points", "colors"), ("depth", "sigma")]
+
+
+def test_what_stays_the_same_is_the_same_array_so_that_it_is_sent_once(pair):
+    _, estimator = pair
+    answerer = open_answerer(estimator, CAMERA, None)
+    for seed in range(2):
+        answerer.answer(frame(seed), True, CloudOptions(max_edge_step=0.1))
+    (first, _), (second, _) = estimator.engine.runs
+    assert {name for name in first if first[name] is second[name]} == {"focal", "ray_x", "ray_y", "unseen", "limits"}
+    answerer.answer(frame(), True, CloudOptions(max_edge_step=0.2))
+    assert estimator.engine.runs[-1][0]["limits"] == pytest.approx([0, 0.2])
+
+
+def test_a_frame_of_another_camera_is_refused(pair):
+    other = CameraModel(160, 90, 121.0, 118.0, 78.0, 47.0)
+    for estimator in pair:
+        with pytest.raises(InputError, match=r"frame of .* expected one of"):
+            open_answerer(estimator, CAMERA, None).answer(frame(camera=other), True, None)
