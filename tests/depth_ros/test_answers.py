@@ -18,7 +18,7 @@ from depth_ros.types import CameraModel, Frame, InputError
 CAMERA = CameraModel(160, 90, 120.0, 118.0, 78.0, 47.0)
 CLOUDS = [
     CloudOptions(),
-    CloudOptions(stride=3, max_relative_sigma=0.15, max_edge_step=0.05),
+    CloudOptions(stride=3, max_relative_sigma=0.11, max_edge_step=0.3),
     CloudOptions(full_resolution=True, stride=2),
 ]
 
