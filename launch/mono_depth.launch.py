@@ -27,7 +27,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("camera_info_topic", default_value="camera_info", description="camera_info topic of the camera"),
         DeclareLaunchArgument("params_file", default_value=str(config / "mono_depth.yaml"), description="Parameter file"),
         DeclareLaunchArgument("model", default_value="", description=f"Model bundle folder; {AS_IN_FILE}"),
-        DeclareLaunchArgument("engine", default_value="", description=f"Inference backend; {AS_IN_FILE}"),
+        DeclareLaunchArgument("engine", default_value="", description=f"Inference backend, or auto; {AS_IN_FILE}"),
         DeclareLaunchArgument("use_rviz", default_value="false", description="Show image, depth and cloud in RViz"),
         DeclareLaunchArgument("use_sim_time", default_value="", description=f"Take the time from /clock; {AS_IN_FILE}"),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),

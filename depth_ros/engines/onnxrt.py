@@ -187,6 +187,7 @@ def _session(graph: str | bytes, device: str, threads: int) -> Any:
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if device == "cpu":
         return ort.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
-    ort.preload_dlls()  # CUDA and cuDNN where they were installed as wheels
+    if hasattr(ort, "preload_dlls"):  # since 1.21; wheels for Jetson can be older
+        ort.preload_dlls()  # CUDA and cuDNN where they were installed as wheels
     # TF32 has 10 bits of mantissa: whoever asks for fp32 gets it, and fp16 is faster.
     return ort.InferenceSession(graph, settings, providers=[(CUDA, {"device_id": 0, "use_tf32": 0})])

@@ -110,8 +110,9 @@ def _frames(health: Health, figures: Figures | None, dropped: int, missing: str)
     values["refused"] = health.refused
     if health.refusal:
         values["last refusal"] = health.refusal
-    if figures:
-        values["received [Hz]"], values["answered [Hz]"] = f"{figures.received_hz:.1f}", f"{figures.answered_hz:.1f}"
+    for name in ("received", "answered"):
+        values[f"{name} [Hz]"] = f"{getattr(figures, f'{name}_hz', 0.0):.1f}"
+    if figures and figures.answered_hz:
         values["latency, median [ms]"] = f"{figures.latency_ms:.1f}"
         values["latency, max [ms]"] = f"{figures.latency_max_ms:.1f}"
     if figures and figures.refused:

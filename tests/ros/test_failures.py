@@ -30,6 +30,14 @@ def unknown_engine(bundle, tmp_path):
     return {"model": bundle.path, "engine": "abacus"}, ["engine 'abacus' is unknown", "onnxruntime"]
 
 
+def unknown_precision(bundle, tmp_path):
+    return {"model": bundle.path, "precision": "fp15"}, ["cannot configure", "precision is 'fp15'", "fp32, fp16, int8, bf16"]
+
+
+def precision_that_the_engine_has_not(bundle, tmp_path):
+    return {"model": bundle.path, "engine": "onnxruntime", "precision": "bf16"}, ["cannot configure", "'bf16'", "fp32 or int8"]
+
+
 def unknown_parameter(bundle, tmp_path):
     return {"model": bundle.path, "max_relativ_sigma": 0.2}, [
         "'max_relativ_sigma' is unknown",
@@ -62,8 +70,9 @@ def unknown_qos_of_a_subscription(bundle, tmp_path):
 @pytest.mark.parametrize(
     "fault",
     [
-        missing_bundle, wrong_hash, unknown_bundle_key, unknown_engine, unknown_parameter, parameter_out_of_range,
-        parameter_of_wrong_type, colour_range_upside_down, unknown_qos_of_a_publisher, unknown_qos_of_a_subscription,
+        missing_bundle, wrong_hash, unknown_bundle_key, unknown_engine, unknown_precision,
+        precision_that_the_engine_has_not, unknown_parameter, parameter_out_of_range, parameter_of_wrong_type,
+        colour_range_upside_down, unknown_qos_of_a_publisher, unknown_qos_of_a_subscription,
     ],
 )  # fmt: skip
 def test_start_fails_with_one_clear_line(start, make_bundle, tmp_path, fault):
