@@ -59,6 +59,8 @@ def _installed(name: str) -> str:
 
 
 def _unusable(name: str, reason: str) -> EngineError:
-    """PyPI's tensorrt is only a stub, whose libraries are on an index of NVIDIA's."""
+    hint = "; the package on PyPI is only a stub, which gets them from NVIDIA while it is installed" if name == "tensorrt" else ""
     installed = _installed(name) or name
-    return EngineError(f"{installed} is installed but cannot be used ({reason}): its libraries are missing; {PACKAGES[name]}")
+    return EngineError(
+        f"{installed} is installed but cannot be used ({reason}): its libraries are missing{hint}; {PACKAGES[name]}"
+    )

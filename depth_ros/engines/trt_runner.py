@@ -127,10 +127,16 @@ class PlanRunner:
         return {name: output.view(place.results) for name, output in place.wanted.items()}
 
     def close(self) -> None:
-        """Free context and memory. Results are gone with it. Closing twice is allowed."""
-        self._context = self._engine = None
-        self._slots.clear()
-        self._memory.close()
+        """Wait for what is under way and free context and memory. Results are gone with it. Closing twice is allowed."""
+        try:
+            if self._context is not None:
+                with self._memory.current():
+                    self._memory.synchronise(self._compute)
+                    self._forget_graphs()
+        finally:
+            self._context = self._engine = None  # after the graphs that run its kernels, before the memory that it works in
+            self._slots.clear()
+            self._memory.close()
 
     def _check(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> None:
         if set(inputs) != set(self.inputs):
@@ -146,23 +152,24 @@ class PlanRunner:
         """Tell the context the inputs' shapes and lay out the outputs. Graphs captured with other shapes are of no use then."""
         self._memory.synchronise(self._compute)
         self._shapes = {}
-        for slot in self._slots:
-            slot.runs = 0
-            if slot.graph:
-                self._memory.free(slot.graph)
-                slot.graph = None
+        self._forget_graphs()
         for name, shape in shapes.items():
             self._must(self._context.set_input_shape(name, shape), f"does not take {name} as {shape}")
         offset = 0
         for name, tensor in self.outputs.items():
             shape = tuple(self._context.get_tensor_shape(name))
             if -1 in shape:
-                raise EngineError(
-                    f"output '{name}' is {shape}; expected a size that follows from the inputs': build the plan again"
-                )
+                raise EngineError(f"output '{name}' is {shape}; expected a size known beforehand: build the plan again")
             place = self._places[name] = Place(offset, shape, tensor.dtype)
             offset = -(-place.end // ALIGNMENT) * ALIGNMENT
         self._shapes = dict(shapes)
+
+    def _forget_graphs(self) -> None:
+        for slot in self._slots:
+            slot.runs = 0
+            if slot.graph:
+                self._memory.free(slot.graph)
+                slot.graph = None
 
     def _extent(self) -> int:
         return max(place.end for place in self._places.values())

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from simulated_cuda import HostDriver, Misuse
 from simulated_trt import SimulatedTensorRT, make_plan
 
@@ -18,6 +18,7 @@ from depth_ros.engines import EngineError, EngineOptions, MissingBackendError, t
 from depth_ros.engines.cuda_memory import Memory
 from depth_ros.engines.plans import Plan, PlanCache
 from depth_ros.engines.trt_runner import PlanRunner
+from depth_ros.graphs import frame_graph
 
 GPU = ("Simulated GPU", (8, 6))
 ORDERS = {"late": (), "compute_early": (0,), "copies_early": (1,), "early": (0, 1)}  # the runner makes compute, then copy
@@ -428,6 +429,33 @@ def test_a_frame_graph_is_opened_where_there_is_a_plan_of_its_size(simulate, mak
     frames.close()
     image = images(1, bundle)
     assert_right(engine.infer(image), image)  # the engine has memory of its own
+
+
+def test_the_gate_opens_a_plan_as_the_node_would_and_sees_when_it_is_wrong(simulate, make_bundle, options):
+    bundle, wrong = make_bundle(), onnx.load(make_bundle().graph_path)
+    simulated = simulate()
+    key, check = trt.key_of(simulated.trt, bundle, options, GPU), trt.make_check(simulated.trt, bundle, options, GPU)
+    assert check(make_plan(bundle.graph_path.read_bytes(), 4), key).passed
+    next(value for value in wrong.graph.initializer if value.name == "ten").CopyFrom(
+        numpy_helper.from_array(np.float32(9), "ten")
+    )
+    report = check(make_plan(wrong.SerializeToString(), 4), key)
+    assert report.figures["depth_median"] == pytest.approx(1 / 9, rel=1e-3)  # 10 / 9 - 1
+    assert not report.passed
+    assert all(driver.live == [] for driver in simulated.drivers)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_gate_opens_a_frame_graph(simulate, make_bundle, options, order):
+    bundle = make_bundle()
+    simulated = simulate(eager=ORDERS[order])
+    key = trt.key_of(simulated.trt, bundle, options, GPU, (160, 90))
+    check = trt.make_check(simulated.trt, bundle, options, GPU)
+    report = check(make_plan(frame_graph(bundle, 160, 90, "fp32"), 4), key)
+    assert report.passed, report.describe()
+    assert report.figures["depth_p99"] == report.figures["points_p99"] == 0  # the stand-in computes with ONNX Runtime, too
+    assert simulated.drivers[-1].counts["launch"] > 0
+    assert simulated.drivers[-1].live == []
 
 
 def test_a_gpu_that_tensorrt_rtx_does_not_know_is_named(simulate, make_bundle, options):

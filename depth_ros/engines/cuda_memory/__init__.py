@@ -195,7 +195,7 @@ class Memory:
 def open_memory(name: str = AUTO) -> Memory:
     """Memory through the named package, or through the first of DRIVERS that is installed.
 
-    Raises MissingBackendError where there is no package, no driver or no GPU, EngineError for an unknown name.
+    Raises MissingBackendError where there is no driver or no GPU, EngineError where there is no package and for an unknown name.
     """
     if name not in (AUTO, *DRIVERS):
         raise EngineError(f"memory '{name}' is unknown; expected {AUTO} or one of {', '.join(DRIVERS)}")
@@ -207,7 +207,7 @@ def open_memory(name: str = AUTO) -> Memory:
             continue
         return Memory(driver)
     wanted = "cuda-bindings or pycuda" if name == AUTO else name.replace("_", "-")
-    raise MissingBackendError(f"nothing to manage CUDA memory with: pip install {wanted}")
+    raise EngineError(f"nothing to manage CUDA memory with: pip install {wanted}")
 
 
 def _check_copy(device: DeviceBuffer, offset: int, host: NDArray[Any]) -> None:
