@@ -12,9 +12,11 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from depth_ros.bundle import ModelBundle
 from depth_ros.engines import EngineError, EngineOptions
 
 PRECISIONS = ("fp16", "fp32", "int8")  # the first is the one that is built unless another is asked for
+TURN_S = 0.5  # between two looks at a lock that another process holds
+TURNS_PER_WORD = 20  # between two messages that it is waited for
 # What depth_ros makes of a bundle's graph before TensorRT sees it; raise it when that changes, and older plans are left alone.
 RECIPE = 1
 
@@ -135,7 +139,7 @@ class PlanCache:
     def lock(self, key: PlanKey, progress: Callable[[str], None] = lambda text: None) -> Iterator[None]:
         """Let one process at a time build this plan. The kernel lets go when the holder dies. Raises EngineError.
 
-        After waiting, look again: the other one may have built it.
+        After waiting, look again: the other one may have built it. What `progress` raises ends the waiting.
         """
         with _locked(self.folder / f"{key.stem}.lock", lambda holder: progress(f"waiting for {holder}, which builds {key.stem}")):
             yield
@@ -200,11 +204,14 @@ def _locked(file: Path, wait: Callable[[str], None]) -> Iterator[None]:
     except OSError as error:
         raise _not_writable(file, error) from error
     with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            wait(file.read_text(encoding="utf-8") or "another process")
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        for turn in count():
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if turn % TURNS_PER_WORD == 0:  # said again and again: a build takes minutes
+                    wait(file.read_text(encoding="utf-8") or "another process")
+                time.sleep(TURN_S)
         try:
             stream.truncate(0)
             stream.write(f"process {os.getpid()} on {socket.gethostname()}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from depth_ros import bundle
-from depth_ros.engines import EngineError, EngineOptions
+from depth_ros.engines import EngineError, EngineOptions, plans
 from depth_ros.engines.plans import PlanCache, PlanKey, plan_key, write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -281,6 +281,22 @@ def test_who_waits_for_a_lock_says_for_whom_and_goes_on_when_the_holder_dies(cac
     assert f"process {holder.pid} on " in said[0]
     assert cache.path(KEY).stem in said[0]
     holder.stdout.close()
+
+
+def test_who_waits_says_so_again_and_may_give_up(cache, monkeypatch):
+    monkeypatch.setattr(plans, "TURN_S", 0.001)
+    said = []
+
+    def give_up_at_the_third(text):
+        said.append(text)
+        if len(said) == 3:
+            raise KeyboardInterrupt
+
+    with cache.lock(KEY), pytest.raises(KeyboardInterrupt), cache.lock(KEY, give_up_at_the_third):
+        pytest.fail("two hold one lock")
+    assert len(set(said)) == 1
+    with cache.lock(KEY, said.append):
+        assert len(said) == 3
 
 
 def test_a_lock_is_free_again_after_an_error_and_locks_of_other_plans_are_others(cache):
