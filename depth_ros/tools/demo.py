@@ -214,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--truth", type=Path, help="folder of 16-bit depth PNGs with the images' names")
     parser.add_argument("--truth-scale", type=float, default=256.0, help="PNG value of one metre (default: %(default)g)")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "default", help="model bundle (default: models/default)")
-    parser.add_argument("--engine", default="onnxruntime", help="inference backend (default: %(default)s)")
+    parser.add_argument("--engine", default="auto", help="inference backend (default: the fastest that works)")
     parser.add_argument(
         "--rate", type=float, default=0.0, help="images per second (default: a video's or bag's own; 10 for a folder)"
     )
