@@ -18,6 +18,7 @@ from training.networks.depth_decoder import ChannelDropout, conv_elu
 
 EXPANSION = 6  # of the pointwise layers
 HEADS = 8  # of the attention
+LEAST_NORM = 1e-4  # of a query or key; torch's 1e-12 would be 0 in fp16, and 0 / 0 is NaN
 LAYER_SCALE = 1e-6  # each block starts as the identity
 DROP_PATH = 0.2  # of the last block; earlier ones drop less, linearly
 FREQUENCIES = 32  # of the position encoding, per axis
@@ -95,7 +96,8 @@ class ChannelAttention(nn.Module):
         """(B, N, width) -> (B, N, width); q and k have unit length along the N tokens."""
         batch, count, width = tokens.shape
         q, k, v = self.qkv(tokens).reshape(batch, count, 3, HEADS, width // HEADS).permute(2, 0, 3, 4, 1)
-        weights = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        q, k = (F.normalize(x, dim=-1, eps=LEAST_NORM) for x in (q, k))
+        weights = q @ k.transpose(-2, -1)
         attended = (weights * self.temperature).softmax(dim=-1) @ v
         return self.project(attended.permute(0, 3, 1, 2).reshape(batch, count, width))
 
