@@ -11,44 +11,51 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from depth_ros import bundle
-from depth_ros.bundle import PRECISIONS, BundleError
-from depth_ros.engines import AUTO, ENGINES, EngineError, EngineOptions, choose_engine
+from depth_ros.bundle import PRECISIONS, BundleError, ModelBundle
+from depth_ros.engines import AUTO, ENGINES, MEMORIES, Engine, EngineError, EngineOptions, choose_engine
+from depth_ros.engines.frame_gate import check_frames, open_reference
 from depth_ros.engines.gate import GateReport, check, frames_folder, load_frames
 from depth_ros.engines.plans import PRECISIONS as PLAN_PRECISIONS
-from depth_ros.ros.params import default_model
 from depth_ros.types import InputError
 
-ENGINE_OPTIONS = ("precision", "batch", "threads", "memory", "cache", "build_if_missing")  # of EngineOptions, of the same name
+NETWORK = "network"  # the report on the network alone, beside those on frame graphs, which are named by their size
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = _parser().parse_args(arguments)
+    names = ("precision", "batch", "threads", "memory", "cache", "build_if_missing")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     try:
-        model = bundle.load(options.model or default_model())
+        model = bundle.load(options.model or _default_model())
         folder: Path = options.frames or frames_folder(model)
-        frames = load_frames(model, folder)
-        engine_options = EngineOptions(**{name: getattr(options, name) for name in ENGINE_OPTIONS}, progress=_say)
-        choice = choose_engine(model, options.engine, engine_options)
-        with closing(choice.engine):
-            for passed_over in choice.passed_over:
-                _say(f"not {passed_over}")
-            report = check(choice.engine, model, frames, options.precision or own_precision(choice.name))
-            description = choice.engine.describe()
-        print(f"model '{model.name}', {model.width}x{model.height}, on {description}")
-        print(_table(report, folder))
+        load_frames(model, folder)  # complains before an engine is built
+        choice = choose_engine(model, options.engine, EngineOptions(**given, progress=_say))
+        for passed_over in choice.passed_over:
+            _say(f"not {passed_over}")
+        with closing(choice.engine) as engine:
+            description = engine.describe()
+            print(f"model '{model.name}', {model.width}x{model.height}, on {description}")
+            precision = options.precision or own_precision(choice.name)
+            reports = check_all(engine, model, folder, precision, options.frame)
+        print("\n".join(_table(name, report, folder) for name, report in reports.items()))
         if options.json:
-            facts = {"model": model.name, "sha256": model.sha256, "engine": choice.name, "description": description}
-            _write(options.json, facts | {"passed_over": [*map(str, choice.passed_over)]} | report.as_dict())
+            facts: dict[str, Any] = {
+                "model": model.name,
+                "sha256": model.sha256,
+                "engine": choice.name,
+                "description": description,
+            }
+            facts["passed_over"] = [str(passed_over) for passed_over in choice.passed_over]
+            _write(options.json, facts | {name: report.as_dict() for name, report in reports.items()})
     except (BundleError, EngineError, InputError, OSError) as error:
         _say(" ".join(str(error).split()))
         return 1
-    return 0 if report.passed else 1
+    return 0 if all(report.passed for report in reports.values()) else 1
 
 
 def own_precision(engine: str) -> str:
@@ -56,13 +63,30 @@ def own_precision(engine: str) -> str:
     return PLAN_PRECISIONS[0] if engine.startswith("tensorrt") else "fp32"
 
 
-def _table(report: GateReport, folder: Path) -> str:
-    lines = [f"{report.precision} against ONNX Runtime on the CPU, {report.frames} images of {folder}"]
+def check_all(
+    engine: Engine, model: ModelBundle, folder: Path, precision: str, sizes: Sequence[tuple[int, int]]
+) -> dict[str, GateReport]:
+    """Reports on the network, and on its frame graph for each (width, height) of a camera. Raises EngineError, InputError."""
+    reports = {NETWORK: check(engine, model, load_frames(model, folder), precision)}
+    for width, height in sizes:
+        runner = engine.open_frame_graph(width, height)
+        if runner is None:
+            raise EngineError(
+                f"{engine.describe()}: has no frame graph for {width}x{height}: the host does that work; omit --frame"
+            )
+        with closing(runner), closing(open_reference(model, width, height)) as reference:
+            images = load_frames(model, folder, (width, height))
+            reports[f"{width}x{height}"] = check_frames(runner, reference, model, images, precision)
+    return reports
+
+
+def _table(name: str, report: GateReport, folder: Path) -> str:
+    lines = [f"{name}, {report.precision}, against ONNX Runtime on the CPU, {report.frames} images of {folder}"]
     if report.figures:
-        lines.append(f"{'relative difference':<20}{'found':>10}{'limit':>10}")
-    for name, value in report.figures.items():
-        mark = "" if value <= report.limits[name] else "  too much"
-        lines.append(f"{name.replace('_', ' '):<20}{value:>10.3g}{report.limits[name]:>10g}{mark}")
+        lines.append(f"  {'relative difference':<20}{'found':>10}{'limit':>10}")
+    for figure, value in report.figures.items():
+        mark = "" if value <= report.limits[figure] else "  too much"
+        lines.append(f"  {figure.replace('_', ' '):<20}{value:>10.3g}{report.limits[figure]:>10g}{mark}")
     return "\n".join([*lines, "passed" if report.passed else f"FAILED: {'; '.join(report.failures)}"])
 
 
@@ -71,29 +95,40 @@ def _write(file: Path, values: dict[str, Any]) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"check_engine: {text}", file=sys.stderr)
+    print(f"check_engine: {text}", file=sys.stderr, flush=True)
+
+
+def _default_model() -> Path:
+    from depth_ros.ros.params import default_model  # needs ROS, which a named model does not
+
+    return Path(default_model())
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"'{text}'; expected WIDTHxHEIGHT [px], such as 1280x720")
+    return int(width), int(height)
 
 
 def _parser() -> argparse.ArgumentParser:
-    defaults = {  # declared once, in EngineOptions
-        item.name: item.default_factory() if item.default_factory is not MISSING else item.default
-        for item in fields(EngineOptions)
-    }
+    defaults = EngineOptions()
     parser = argparse.ArgumentParser(
         prog="check_engine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--model", type=Path, help="folder of the bundle (default: the one that comes with the package)")
     add("--engine", default=AUTO, choices=(AUTO, *ENGINES), help="default: %(default)s, the first that works")
-    add("--precision", default="", choices=PRECISIONS, help="default: the engine's own; the limits are those of the precision")
-    add("--batch", type=int, help="images at once of a TensorRT engine (default: %(default)s)")
-    add("--threads", type=int, help="of a CPU engine (default: one less than there are cores)")
-    add("--memory", choices=("auto", "pycuda", "cuda_bindings"), help="what manages CUDA memory (default: %(default)s)")
-    add("--cache", type=Path, help="folder of built engines (default: %(default)s)")
+    add("--precision", choices=PRECISIONS, help="default: the engine's own; the limits are those of the precision")
+    add("--batch", type=int, metavar="N", help=f"most images at once of a TensorRT engine (default: {defaults.batch})")
+    add("--threads", type=int, metavar="N", help="of a CPU engine (default: one less than there are cores)")
+    add("--memory", choices=MEMORIES, help=f"what manages CUDA memory (default: {defaults.memory})")
+    add("--cache", type=Path, help=f"folder of built engines (default: {defaults.cache})")
     add("--build-if-missing", action="store_true", help="build a TensorRT engine first, which can take minutes")
     add("--frames", type=Path, help="folder of images, best of the robot's own camera (default: those that come with the model)")
+    add("--frame", type=_size, action="append", default=[], metavar="WIDTHxHEIGHT",
+        help="also what a GPU makes of whole images of this size; may be given again")  # fmt: skip
     add("--json", type=Path, metavar="FILE", help="write the figures")
-    parser.set_defaults(**{name: defaults[name] for name in ENGINE_OPTIONS})
     return parser
 
 

@@ -12,8 +12,11 @@ import pytest
 from onnx import numpy_helper
 
 from depth_ros import bundle
-
-pytest.importorskip("rclpy")
+from depth_ros.engines import load_engine
+from depth_ros.engines.gate import FRAMES
+from depth_ros.engines.onnxrt import open_on_cpu
+from depth_ros.graphs import frame_graph
+from depth_ros.tools.check_engine import check_all, main
 
 
 def check_engine(*arguments):
@@ -43,11 +46,10 @@ def test_engine_that_agrees(make_bundle, tmp_path):
     assert "passed" in done.stdout.splitlines()
     assert "ONNX Runtime" in done.stdout
     written = json.loads((tmp_path / "gate.json").read_text())
-    assert written["passed"]
-    assert (written["model"], written["engine"], written["precision"]) == ("probe", "onnxruntime", "fp32")
-    assert written["sha256"] == made.sha256
-    assert written["frames"] == 4
-    assert set(written["figures"].values()) == {0.0}
+    assert (written["model"], written["engine"], written["sha256"]) == ("probe", "onnxruntime", made.sha256)
+    assert written["network"]["passed"]
+    assert (written["network"]["precision"], written["network"]["frames"]) == ("fp32", 4)
+    assert set(written["network"]["figures"].values()) == {0.0}
 
 
 def test_engine_that_disagrees(int8_bundle, tmp_path):
@@ -56,7 +58,7 @@ def test_engine_that_disagrees(int8_bundle, tmp_path):
     done = check_engine(*arguments)
     assert done.returncode == 1
     assert "FAILED: depth median 0.25 > 0.01; depth p99 0.25 > 0.02" in done.stdout
-    written = json.loads((tmp_path / "gate.json").read_text())
+    written = json.loads((tmp_path / "gate.json").read_text())["network"]
     assert not written["passed"]
     assert written["figures"]["depth_median"] == pytest.approx(0.25, abs=1e-5)
     assert written["failures"] == ["depth median 0.25 > 0.01", "depth p99 0.25 > 0.02"]
@@ -64,7 +66,7 @@ def test_engine_that_disagrees(int8_bundle, tmp_path):
 
 def test_limits_are_the_bundles(int8_bundle):
     made = int8_bundle(9.9, depth_median=0.011)  # 1.01 % too large
-    assert check_engine("--model", made.path, "--engine", "onnxruntime", "--precision", "int8").returncode == 0
+    assert main(["--model", str(made.path), "--engine", "onnxruntime", "--precision", "int8"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -73,13 +75,13 @@ def test_limits_are_the_bundles(int8_bundle):
         (("--model", "/no/such/bundle"), "/no/such/bundle: no such folder"),
         (("--frames", "/no/such/folder"), "/no/such/folder: no such folder; expected one with images"),
         (("--engine", "onnxruntime", "--precision", "bf16"), "bf16"),
+        (("--engine", "onnxruntime", "--frame", "80x60"), "has no frame graph for 80x60: the host does that work"),
         (("--json", "/no/such/folder/gate.json", "--engine", "onnxruntime"), "/no/such/folder/gate.json"),
     ],
 )
-def test_what_cannot_be_checked_is_said_in_one_line(make_bundle, arguments, reason):
-    done = check_engine("--model", make_bundle().path, *arguments)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+def test_what_cannot_be_checked_is_said_in_one_line(make_bundle, capsys, arguments, reason):
+    assert main(["--model", str(make_bundle().path), *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("check_engine: ")
     assert reason in line
 
@@ -91,3 +93,21 @@ def test_the_best_engine_is_the_default_and_the_better_ones_are_explained(make_b
     assert [text.split(":")[0] for text in written["passed_over"]] == [
         line.removeprefix("check_engine: not ").split(":")[0] for line in done.stderr.splitlines() if "check_engine: not" in line
     ]
+
+
+def test_frame_graph_of_a_device_is_checked_as_well(make_bundle):
+    """The device is ONNX Runtime on the CPU, once right and once with a range that ends 10 m too early."""
+    made = make_bundle()
+
+    class Device:
+        def __init__(self, model):
+            self.model, self.engine = model, load_engine(made)
+            self.infer, self.describe = self.engine.infer, self.engine.describe
+
+        def open_frame_graph(self, width, height):
+            return open_on_cpu(frame_graph(self.model, width, height, "fp32"), "device")
+
+    right = check_all(Device(made), made, FRAMES, "fp32", [(80, 60)])
+    assert [(name, report.passed) for name, report in right.items()] == [("network", True), ("80x60", True)]
+    wrong = check_all(Device(replace(made, max_depth=15.0)), made, FRAMES, "fp32", [(80, 60), (64, 32)])
+    assert [(name, report.passed) for name, report in wrong.items()] == [("network", True), ("80x60", False), ("64x32", False)]
