@@ -1,7 +1,7 @@
 """Export a checkpoint (or several: an ensemble) as a model bundle: all maths in one graph, sigma calibrated, parity checked.
 
 python -m training.export runs/default/best.ckpt models/default --calibrate ../shared/data/kitti2015_stereo
-python -m training.export runs/a/best.ckpt runs/b/best.ckpt models/ensemble
+python -m training.export runs/a/best.ckpt runs/b/best.ckpt models/ensemble --int8 recordings/frames
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from depth_ros import bundle as bundles
 from depth_ros import metrics
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.engines import EngineError, EngineOptions, load_engine
+from depth_ros.engines.gate import DEFAULT_LIMITS
 from depth_ros.estimator import Estimator, upsample
 from depth_ros.types import InputError, UInt8Array
 from training.checkpoint import load_method, read_checkpoint
@@ -33,6 +34,7 @@ from training.config import ConfigError
 from training.data.truth import EvaluationSet, open_evaluation_set
 from training.evaluate import Scores, TorchEngine, describe_method, evaluate
 from training.methods import Ensemble, Predictor
+from training.quantise import FRAMES, describe, quantise, read_frames
 
 OPSET = 18
 STATED = (  # of the scores, in bundle.yaml
@@ -103,7 +105,9 @@ def export(method: Predictor, folder: Path, description: ModelBundle) -> ModelBu
         folder.mkdir(exist_ok=True)
         for name in ("model.onnx", "bundle.yaml"):  # between the two, the old bundle.yaml refuses the new graph by its checksum
             (draft / name).replace(folder / name)
-    return bundles.load(folder)
+    bundle = bundles.load(folder)
+    bundle.int8_path.unlink(missing_ok=True)  # made of the graph that lay here before
+    return bundle
 
 
 def _write_graph(method: Predictor, file: Path, description: ModelBundle) -> None:
@@ -191,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path, nargs="+", help="several become an ensemble")
     parser.add_argument("bundle", type=Path, help="folder to write, for example models/mine")
     parser.add_argument("--calibrate", type=Path, help="folder with truth: sigma is fitted on every other image, the rest judges")
+    parser.add_argument(
+        "--int8", type=Path, help="folder of the robot's images: an int8 graph for TensorRT is calibrated on them"
+    )
     parser.add_argument("--trained-on", default="unstated", help="the training data, for bundle.yaml")
     parser.add_argument("--licence", default="unstated", help="the licence of model and data, for bundle.yaml")
     options = parser.parse_args(arguments)
@@ -210,8 +217,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             licence=options.licence,
             metrics={key: round(scores[key], 4) for key in STATED if key in scores},
             provenance=provenance(options.checkpoint),
+            limits=DEFAULT_LIMITS,
         )
+        frames = read_frames(options.int8, description, 2 * FRAMES) if options.int8 else None
         bundle = export(method, options.bundle, description)
+        if frames is not None:
+            bundle = quantise(bundle, frames, options.int8.resolve().name)
+            print(describe(bundle))
     except (BundleError, ConfigError, EngineError, ExportError, InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from depth_ros import bundle as bundles
 from depth_ros.engines import EngineOptions, load_engine
 from depth_ros.estimator import Estimator
+from depth_ros.graphs import prepare
 from depth_ros.types import CameraModel, InputError
 from training.checkpoint import load_method, save_checkpoint
 from training.config import TrainConfig
@@ -47,6 +48,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, street_
         str(folder),
         "--calibrate",
         str(street_set),
+        "--int8",
+        str(street_set / "image"),
         "--trained-on",
         "nothing",
         "--licence",
@@ -54,6 +57,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, street_
     ]
     assert main(arguments) == 0
     return folder
+
+
+def test_exported_int8_graph_is_that_of_the_exported_graph(exported: Path, street_set: Path) -> None:
+    made = bundles.load(exported)
+    assert made.int8["calibrated_on"] == "image"
+    assert made.int8["frames"] == 4
+    assert 0 < made.int8["depth_median"] < 0.1
+    assert len(prepare(made, "int8")) > 0  # signed in bundle.yaml
 
 
 class Known(Predictor):
@@ -172,7 +183,9 @@ def test_an_export_that_fails_leaves_the_bundle_that_was_there(tmp_path: Path, m
         export(bad, folder, describe_method(bad, "other"))
     assert bundles.load(folder) == bundle
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["bundle.yaml", "mine", "model.onnx"]
+    bundle.int8_path.write_bytes(b"of the network before")
     again = export(good, folder, describe_method(good, "again"))
+    assert not again.int8_path.exists()
     assert bundles.load(folder) == again
     assert again.name == "again"
 
@@ -257,6 +270,6 @@ def test_what_cannot_be_exported_is_one_line(
     assert not (tmp_path / "mine").exists()
 
 
-def test_a_graph_for_another_machine_needs_one_file(exported: Path) -> None:
-    assert sorted(file.name for file in exported.iterdir()) == ["bundle.yaml", "model.onnx"]
-    assert set(yaml.safe_load((exported / "bundle.yaml").read_text())) == set(bundles.KEYS)
+def test_a_graph_for_another_machine_needs_one_file_per_precision(exported: Path) -> None:
+    assert sorted(file.name for file in exported.iterdir()) == ["bundle.yaml", "model.int8.onnx", "model.onnx"]
+    assert set(yaml.safe_load((exported / "bundle.yaml").read_text())) == set(bundles.KEYS) - {"limits"}
