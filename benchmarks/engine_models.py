@@ -15,8 +15,12 @@ from training.config import load_config
 from training.evaluate import describe_method
 from training.export import export
 from training.methods import Method, build_method
+from training.quantise import quantise, read_frames
 
-RECIPE = Path(__file__).resolve().parents[1] / "config" / "train" / "default.yaml"
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "config" / "train" / "default.yaml"
+STREET = ROOT / "assets" / "street" / "image"
+CALIBRATED = 8  # images of it: how exact int8 is, no one asks here
 # Name -> how its network differs from the shipped model's; sigma comes from the same head in all.
 NETWORKS = {
     "default": (),
@@ -44,3 +48,10 @@ def open_bundle(name: str, width: int, height: int, folder: Path) -> ModelBundle
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about torch's own code
         return export(method, path, description)
+
+
+def add_int8(path: Path) -> None:
+    """Give the bundle in folder `path` an int8 graph, if it has none."""
+    bundle = bundles.load(path)
+    if not bundle.int8:
+        quantise(bundle, read_frames(STREET, bundle, CALIBRATED), "assets/street")

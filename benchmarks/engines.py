@@ -21,9 +21,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import graph_cost, roofline
-from benchmarks.engine_models import NETWORKS, open_bundle
+from benchmarks.engine_models import NETWORKS, add_int8, open_bundle
 from benchmarks.report import machine
-from depth_ros.engines import ENGINES
+from depth_ros.bundle import BundleError
+from depth_ros.engines import ENGINES, EngineError
 from training.config import ConfigError
 from training.export import ExportError
 
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for bundle, case in cases(options, folder):
                 measure(bundle, case, options.seconds, folder / "plans", report)
                 options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    except (ConfigError, ExportError, OSError, RuntimeError, ValueError) as error:
+    except (BundleError, ConfigError, EngineError, ExportError, OSError, RuntimeError, ValueError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     for name, reason in report["missing"].items():
@@ -109,6 +110,8 @@ def measure(bundle: Path, case: Row, seconds: float, plans: Path, report: Row) -
     """Run one case in a process of its own, and put its outcome in the report."""
     if case["engine"] in report["missing"]:
         return
+    if case["precision"] == "int8":
+        add_int8(bundle)
     keys = ("engine", "threads", "precision", "batch")
     wanted = {"path": str(bundle), "seconds": seconds, "cache": str(plans), **{key: case[key] for key in keys}}
     command = [sys.executable, str(ROOT / "benchmarks" / "engine_run.py"), json.dumps(wanted)]

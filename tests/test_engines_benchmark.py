@@ -14,12 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from benchmarks import engines, roofline
-from benchmarks.engine_models import NETWORKS, build
+from benchmarks.engine_models import NETWORKS, add_int8, build
 from benchmarks.graph_cost import Cost, count
 from depth_ros import bundle as bundles
 from depth_ros.bundle import ModelBundle
 
 ROOT = Path(__file__).resolve().parents[1]
+FLOP = 2 * 128 * (4 * 9 + 6)  # of tiny_bundle's graph
 
 
 def save_graph(file: Path, nodes: Sequence[onnx.NodeProto], shape: Sequence[int | str], constants: dict[str, np.ndarray]) -> Path:
@@ -150,18 +151,24 @@ def test_the_ceilings_are_those_of_products_and_copies(monkeypatch):
 
 @pytest.fixture
 def tiny_bundle(tmp_path: Path) -> Callable[[str], ModelBundle]:
-    """A bundle of one 1x1 convolution from 3 to 2 maps of 16x8: 2 * 128 * 6 FLOP."""
+    """A bundle of 1x1 convolutions on 128 pixels, four from 3 to 3 maps and one from 3 to 2: FLOP."""
 
     def make(name: str) -> ModelBundle:
         folder = tmp_path / "graphs" / name
         folder.mkdir(parents=True)
         image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 8, 16, 3])
         outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 8, 16]) for n in ("depth", "sigma")]
-        constants = {"w": np.ones((2, 3, 1, 1), np.float32), "0": np.int64(0), "1": np.int64(1)}
+        constants = {
+            "v": np.ones((3, 3, 1, 1), np.float32),
+            "w": np.ones((2, 3, 1, 1), np.float32),
+            "0": np.int64(0),
+            "1": np.int64(1),
+        }
         nodes = [
             helper.make_node("Cast", ["image"], ["colour"], to=TensorProto.FLOAT),
-            helper.make_node("Transpose", ["colour"], ["chw"], perm=[0, 3, 1, 2]),
-            helper.make_node("Conv", ["chw", "w"], ["maps"]),
+            helper.make_node("Transpose", ["colour"], ["c0"], perm=[0, 3, 1, 2]),
+            *(helper.make_node("Conv", [f"c{i}", "v"], [f"c{i + 1}"]) for i in range(4)),
+            helper.make_node("Conv", ["c4", "w"], ["maps"]),
             helper.make_node("Gather", ["maps", "0"], ["depth"], axis=1),
             helper.make_node("Gather", ["maps", "1"], ["sigma"], axis=1),
         ]
@@ -190,12 +197,22 @@ def test_a_run_measures_what_is_here_and_says_what_is_not(tiny_bundle, tmp_path,
     for row in rows:
         assert 0 < row["ms"]["p50"] <= row["ms"]["p95"]
         assert 0 < row["memory_mb"] < 2000
-        assert row["flop_per_image"] == 2 * 128 * 6
-        assert row["bound_ms"] == pytest.approx(1000 * 2 * 128 * 6 / 1e9, abs=1e-4)
+        assert row["flop_per_image"] == FLOP
+        assert row["bound_ms"] == pytest.approx(1000 * FLOP / 1e9, abs=1e-4)
         assert f"{row['threads']} thread" in row["describe"]
     if not torch.cuda.is_available():
         assert list(report["missing"]) == ["torch"]
         assert "torch: not here: " in capsys.readouterr().out
+
+
+def test_an_int8_graph_is_made_once(tiny_bundle):
+    path = tiny_bundle("default_16x8").path
+    add_int8(path)
+    made = bundles.load(path)
+    assert (made.int8["frames"], made.int8_path.is_file()) == (4, True)  # the other four of the eight judge
+    written = made.int8_path.stat().st_mtime_ns
+    add_int8(path)
+    assert made.int8_path.stat().st_mtime_ns == written
 
 
 def test_a_case_that_crashes_is_a_refusal_with_its_reason(tmp_path):
