@@ -272,4 +272,4 @@ def test_what_cannot_be_exported_is_one_line(
 
 def test_a_graph_for_another_machine_needs_one_file_per_precision(exported: Path) -> None:
     assert sorted(file.name for file in exported.iterdir()) == ["bundle.yaml", "model.int8.onnx", "model.onnx"]
-    assert set(yaml.safe_load((exported / "bundle.yaml").read_text())) == set(bundles.KEYS) - {"limits"}
+    assert set(yaml.safe_load((exported / "bundle.yaml").read_text())) == set(bundles.KEYS)
