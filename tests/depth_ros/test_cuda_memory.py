@@ -1,6 +1,5 @@
 """The contract of CUDA memory, over every package that works here, and always over the stand-in in host memory."""
 
-import ctypes.util
 import importlib
 import itertools
 import re
@@ -61,6 +60,36 @@ def test_every_name_of_cuda_that_is_used_exists():
     known = {*dir(cuda), *(name for kind in vars(cuda).values() for name in getattr(kind, "__members__", ()))}
     assert {"cudaMemcpyAsync", "cudaGraphLaunch", "cudaEventBlockingSync"} <= names
     assert names - known == set()
+
+
+@pytest.mark.skipif("cuda_bindings" in USABLE, reason="the calls would reach the driver with handles made up")
+def test_calls_of_cuda_bindings_have_arguments_that_it_takes():
+    cuda = pytest.importorskip("cuda.bindings.runtime")
+    driver, host = bindings.open_driver(), np.zeros(10, np.uint8)
+    stream, event = ("cudaStreamDestroy", cuda.cudaStream_t(1)), ("cudaEventDestroy", cuda.cudaEvent_t(2))
+    for call in (
+        driver.open,
+        driver.device_name,
+        driver.compute_capability,
+        lambda: driver.allocate(10),
+        lambda: driver.allocate_pinned(10),
+        driver.create_stream,
+        driver.create_event,
+        lambda: driver.upload(1024, host, stream),
+        lambda: driver.download(host, 1024, stream),
+        lambda: driver.record(event, stream),
+        lambda: driver.wait(stream, event),
+        lambda: driver.synchronise(stream),
+        lambda: driver.synchronise(event),
+        lambda: driver.capture(stream, lambda: None),
+        lambda: driver.launch(("cudaGraphExecDestroy", cuda.cudaGraphExec_t(3)), stream),
+        *(lambda handle=handle: driver.free(handle) for handle in (stream, event, ("cudaFree", 1024), ("cudaFreeHost", 1024))),
+        lambda: driver._call("cudaGraphInstantiate", cuda.cudaGraph_t(4), 0),
+        lambda: driver._call("cudaGraphDestroy", cuda.cudaGraph_t(4)),
+        lambda: driver._call("cudaStreamEndCapture", stream[1]),
+    ):
+        with pytest.raises(EngineError, match=r"CUDA: cuda\w+ failed: cudaError\w+ \("):
+            call()
 
 
 def random_bytes(count, seed=0):
@@ -293,7 +322,7 @@ def test_without_the_packages_what_to_install_is_said(name, monkeypatch):
 
 
 def test_a_machine_without_a_driver_says_so():
-    if ctypes.util.find_library("cuda"):
+    if USABLE:
         pytest.skip("this machine has a CUDA driver")
     code = "from depth_ros.engines.cuda_memory import open_memory; open_memory()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

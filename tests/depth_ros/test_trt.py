@@ -498,6 +498,22 @@ def test_tensorrt_rtx_without_a_driver_is_an_error_and_no_crash(make_bundle):
     assert load_in_a_process(make_bundle(), "tensorrt_rtx").startswith("MissingBackendError no CUDA driver: ")
 
 
+def test_the_real_tensorrt_rtx_refuses_a_damaged_plan_with_a_reason_and_no_crash():
+    pytest.importorskip("tensorrt_rtx")
+    code = (
+        "import tensorrt_rtx\nfrom pathlib import Path\nfrom depth_ros.engines import EngineError, trt\n"
+        "from depth_ros.engines.plans import Plan\n"
+        "try: trt._deserialise(tensorrt_rtx, Plan(None, Path('x.plan'), bytes(1000)))\n"
+        "except trt.UnreadablePlanError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("x.plan: tensorrt_rtx ")
+    assert "cannot read the plan: " in done.stdout
+    assert "no reason given" not in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
 @pytest.mark.skipif(bool(trt_package._installed("tensorrt")), reason="TensorRT is installed here")
 def test_tensorrt_that_is_not_installed_says_how_to_get_it(make_bundle):
     text = load_in_a_process(make_bundle(), "tensorrt")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -26,8 +28,23 @@ def open_driver() -> PycudaDriver:
         raise MissingBackendError(f"no CUDA driver: pycuda cannot be loaded: {_one_line(error)}") from error
 
 
+@cache
+def _primary_context(cuda: Any) -> Any:
+    """The context that TensorRT works in, which is kept until the process ends.
+
+    pycuda would release it only in the thread that took it, and leave it current there.
+    """
+    context = cuda.Device(0).retain_primary_context()
+    atexit.register(context.detach)  # or else pycuda complains that it cannot clean up
+    return context
+
+
 class PycudaDriver:
-    """Driver (see depth_ros.engines.cuda_memory.driver). It works in the device's primary context, the one TensorRT works in."""
+    """Driver (see depth_ros.engines.cuda_memory.driver) in the device's primary context.
+
+    Streams and events are in boxes (lists of one), which free() empties: pycuda destroys them where the last reference goes, and
+    only there, which has to be where the context is current.
+    """
 
     name = "pycuda"
 
@@ -48,7 +65,7 @@ class PycudaDriver:
     def open(self) -> None:
         """Take device 0. Its context is not made current here: that is for the thread that uses it."""
         with self._errors():
-            self._context = self._cuda.Device(0).retain_primary_context()
+            self._context = _primary_context(self._cuda)
 
     def device_name(self) -> str:
         """Name of device 0."""
@@ -87,44 +104,46 @@ class PycudaDriver:
         """A stream that does not wait for the default one: handle, cudaStream_t as a number."""
         with self._errors():
             stream = self._cuda.Stream(STREAM_NON_BLOCKING)
-        return stream, int(stream.handle)
+        return [stream], int(stream.handle)
 
     def create_event(self) -> Any:
         """An event without timing that a host thread waits for asleep."""
         flags = self._cuda.event_flags
         with self._errors():
-            return self._cuda.Event(flags.DISABLE_TIMING | flags.BLOCKING_SYNC)
+            return [self._cuda.Event(flags.DISABLE_TIMING | flags.BLOCKING_SYNC)]
 
     def free(self, handle: Any) -> None:
-        """Free memory at once; streams and events go when nothing refers to them any more."""
-        if hasattr(handle, "free"):
-            with self._errors():
+        """Release whatever a handle stands for."""
+        with self._errors():
+            if isinstance(handle, list):
+                handle.clear()
+            else:
                 handle.free()
 
     def upload(self, address: int, array: NDArray[Any], stream: Any) -> None:
         """Copy a contiguous pinned array to the device, in the stream's order."""
         with self._errors():
-            self._cuda.memcpy_htod_async(address, array, stream)
+            self._cuda.memcpy_htod_async(address, array, stream[0])
 
     def download(self, array: NDArray[Any], address: int, stream: Any) -> None:
         """Copy to a contiguous pinned array, in the stream's order."""
         with self._errors():
-            self._cuda.memcpy_dtoh_async(array, address, stream)
+            self._cuda.memcpy_dtoh_async(array, address, stream[0])
 
     def record(self, event: Any, stream: Any) -> None:
         """Let the event happen when all that is in the stream is done."""
         with self._errors():
-            event.record(stream)
+            event[0].record(stream[0])
 
     def wait(self, stream: Any, event: Any) -> None:
         """Let what comes into the stream wait for the event."""
         with self._errors():
-            stream.wait_for_event(event)
+            stream[0].wait_for_event(event[0])
 
     def synchronise(self, handle: Any) -> None:
         """Wait on the host for a stream or an event."""
         with self._errors():
-            handle.synchronize()
+            handle[0].synchronize()
 
     def capture(self, stream: Any, work: Callable[[], None]) -> None:
         """None: pycuda has no CUDA graphs."""
@@ -134,9 +153,7 @@ class PycudaDriver:
         raise EngineError("CUDA: pycuda has no CUDA graphs")
 
     def close(self) -> None:
-        """Let go of the primary context; it lives on while others hold it."""
-        with self._errors():
-            self._context.detach()
+        """Nothing to do: the primary context belongs to the process."""
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
