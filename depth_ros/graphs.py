@@ -88,7 +88,7 @@ def _serialized(bundle: ModelBundle, model: onnx.ModelProto) -> bytes:
 def cast_before_transpose(model: onnx.ModelProto) -> None:
     """Turn Transpose, Cast of the image into Cast, Transpose where a graph begins so, in place: the values stay to the bit.
 
-    TensorRT takes uint8 only into a Cast. Bundles exported before version 3 transposed first.
+    TensorRT takes uint8 only into a Cast; earlier exports transposed first.
     """
     graph = model.graph
     readers = [node for node in graph.node if graph.input[0].name in node.input]

@@ -219,3 +219,15 @@ def parsed(trt, graph):
 def test_onnx_is_imported_only_to_make_a_graph():
     code = "import sys, depth_ros.graphs, depth_ros.frame_graph; sys.exit('onnx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_missing_onnx_is_said(make_bundle):
+    code = (
+        "import sys; sys.modules['onnx'] = None\n"
+        "from depth_ros import bundle, graphs; from depth_ros.engines import EngineError\n"
+        f"made = bundle.load({str(make_bundle().path)!r})\n"
+        "try: graphs.prepare(made, 'fp16')\nexcept EngineError as error: sys.exit(str(error))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install onnx" in done.stderr
+    assert "Traceback" not in done.stderr
