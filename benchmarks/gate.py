@@ -25,7 +25,6 @@ from depth_ros import bundle as bundles
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.engines import Engine, EngineError, EngineOptions, load_engine
 from depth_ros.engines.gate import DEFAULT_LIMITS, FRAMES, check, load_frames
-from depth_ros.graphs import prepare
 from depth_ros.types import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,15 +76,13 @@ def fp32(model: ModelBundle, folder: Path) -> Engine:
 
 
 def fp16(model: ModelBundle, folder: Path) -> Engine:
-    """depth_ros.graphs' fp16 graph, run by ONNX Runtime on the CPU: every tensor inside rounded to fp16, sums in fp32."""
-    return _run(prepare(model, "fp16"), model, folder)
+    """Weights and the result of every operation rounded to fp16, sums in fp32: more than an fp16 engine of ours rounds."""
+    return _run(rounded(model, TensorProto.FLOAT16), model, folder)
 
 
 def bf16(model: ModelBundle, folder: Path) -> Engine:
-    """Weights and the result of every operation rounded to bf16 in the graph, sums in fp32: more than a bf16 engine rounds."""
-    graph = onnx.load(model.graph_path)
-    round_to_bf16(graph)
-    return _run(graph.SerializeToString(), model, folder)
+    """The same in bf16: more than OpenVINO rounds."""
+    return _run(rounded(model, TensorProto.BFLOAT16), model, folder)
 
 
 def int8(model: ModelBundle, folder: Path) -> Engine:
@@ -102,26 +99,32 @@ def _run(graph: bytes, model: ModelBundle, folder: Path) -> Engine:
     return load_engine(bundles.save(replace(model, limits={}, int8={}), folder))
 
 
-def round_to_bf16(model: onnx.ModelProto) -> None:
-    """Put a cast to bf16 and back behind every float32 weight and every result, in place; outputs stay as they are called."""
+def rounded(bundle: ModelBundle, dtype: int) -> bytes:
+    """The bundle's graph with a cast to `dtype` (of onnx.TensorProto) and back behind every float32 weight and result inside.
+
+    ONNX Runtime's CPU has no half precision: it runs a graph in fp16 with float32 between its operations, which shows too little.
+    """
+    model = onnx.load(bundle.graph_path)
     graph = model.graph
     inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
     results = {item.name for item in inferred if item.type.tensor_type.elem_type == TensorProto.FLOAT}
     weights = [item.name for item in graph.initializer if item.data_type == TensorProto.FLOAT]
-    nodes = [node for name in weights for node in _rounding(name)]
+    nodes = [node for name in weights for node in _rounding(name, dtype)]
     for node in graph.node:
         inputs = [f"{name}.rounded" if name in results or name in weights else name for name in node.input]
         del node.input[:]
         node.input.extend(inputs)
-        nodes += [node, *(cast for name in node.output if name in results for cast in _rounding(name))]
+        nodes += [node, *(cast for name in node.output if name in results for cast in _rounding(name, dtype))]
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
+    content: bytes = model.SerializeToString()
+    return content
 
 
-def _rounding(name: str) -> list[onnx.NodeProto]:
-    there = helper.make_node("Cast", [name], [f"{name}.bf16"], to=TensorProto.BFLOAT16)
-    back = helper.make_node("Cast", [f"{name}.bf16"], [f"{name}.rounded"], to=TensorProto.FLOAT)
+def _rounding(name: str, dtype: int) -> list[onnx.NodeProto]:
+    there = helper.make_node("Cast", [name], [f"{name}.short"], to=dtype)
+    back = helper.make_node("Cast", [f"{name}.short"], [f"{name}.rounded"], to=TensorProto.FLOAT)
     return [there, back]
 
 

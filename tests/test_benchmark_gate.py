@@ -1,6 +1,7 @@
 """benchmarks/gate.py: what it calls bf16 is bf16, and it writes what it measured."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from benchmarks import gate
 from depth_ros.engines.gate import FRAMES
 
 
-def test_every_weight_and_result_is_rounded_to_seven_bits():
+def test_every_weight_and_result_is_rounded_to_seven_bits(tmp_path):
     """bf16 keeps 7 bits behind the leading one, ties to even: 1 + 3/256 becomes 1 + 4/256."""
     tensor = helper.make_tensor_value_info
     nodes = [
@@ -25,9 +26,10 @@ def test_every_weight_and_result_is_rounded_to_seven_bits():
     ends = [tensor("x", TensorProto.FLOAT, [3])], [tensor("y", TensorProto.FLOAT, [3])]
     graph = helper.make_graph(nodes, "rounded", *ends, initialisers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    gate.round_to_bf16(model)
-    onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    onnx.save(model, tmp_path / "model.onnx")
+    content = gate.rounded(SimpleNamespace(graph_path=tmp_path / "model.onnx"), TensorProto.BFLOAT16)
+    onnx.checker.check_model(content, full_check=True)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (found,) = session.run(["y"], {"x": np.array([1, 2, 3], np.float32)})
     # Products 1.015625, 2.03125 and 3.046875 are exact in bf16; with 1/512 more each lies below the middle to the next one.
     np.testing.assert_array_equal(found, np.array([1.015625, 2.03125, 3.046875], np.float32))

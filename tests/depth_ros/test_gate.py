@@ -6,8 +6,11 @@ import shutil
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, parser
 
+from depth_ros import bundle
 from depth_ros.engines import EngineError, load_engine
 from depth_ros.engines.gate import DEFAULT_LIMITS, FRAMES, MOST_FRAMES, check, limits_of, load_frames
 from depth_ros.types import InputError
@@ -76,6 +79,36 @@ def test_scaled_sigma_is_measured_and_refused(made, frames):
     report = check(HandMade(scaled), made, frames)
     assert report.figures["sigma_median"] == pytest.approx(0.25, rel=1e-4)
     assert report.failures == ("sigma median 0.25 > 0.03", "sigma p99 0.25 > 0.04")
+
+
+OVERFLOWING = """<ir_version: 9, opset_import: ["" : 18]>
+network (uint8[N, 25, 40, 3] image) => (float[N, 25, 40] depth, float[N, 25, 40] sigma)
+<float[2, 3, 1, 1] grow = {1000, 0, 0, 0, 1, 0}, float[2, 2, 1, 1] shrink = {0.0001, 0, 0, 0.01}, int64[1] channel = {1}>
+{
+  levels = Cast <to = 1> (image)
+  planes = Transpose <perm = [0, 3, 1, 2]> (levels)
+  large = Conv (planes, grow)
+  inside = Cast <to = TYPE> (large)
+  outside = Cast <to = 1> (inside)
+  small = Conv (outside, shrink)
+  depth_plane, sigma_plane = Split <axis = 1, num_outputs = 2> (small)
+  depth = Squeeze (depth_plane, channel)
+  sigma = Squeeze (sigma_plane, channel)
+}"""
+
+
+def test_half_precision_that_overflows_is_found(made, frames):
+    """Depth is red x 1000 / 10000, in fp16 between: that ends at 65504, so at 6.5 m."""
+    graphs = [parser.parse_model(OVERFLOWING.replace("TYPE", str(kind))) for kind in (TensorProto.FLOAT, TensorProto.FLOAT16)]
+    onnx.save(graphs[0], made.graph_path)
+    full = bundle.save(made, made.path)
+    (made.path / "half").mkdir()
+    onnx.save(graphs[1], made.path / "half" / "model.onnx")
+    half = load_engine(bundle.save(full, made.path / "half"))
+    too_far = np.count_nonzero(frames[..., 0] > 65)
+    report = check(half, full, frames, "fp16")
+    assert report.figures["not_finite"] == too_far > 0
+    assert check(half, full, np.minimum(frames, 65), "fp16").passed
 
 
 @pytest.mark.parametrize(("pixels", "within"), [(9, True), (11, False)])
