@@ -158,7 +158,7 @@ def test_a_backend_is_imported_in_at_most_one_file(backend):
 
 
 def test_every_engine_is_imported_lazily():
-    backends = tuple(set(ENGINES.values()))  # trt's other half is trt_gate: what begins alike belongs together
+    backends = tuple(set(ENGINES.values()))  # what begins alike (trt, trt_runner) belongs together
     eager = [module for module in IMPORTS if module.startswith("depth_ros") and not module.startswith(backends)]
     assert [f"{module} imports {name}" for module in eager for name in IMPORTS[module] if within(name, backends)] == []
 
