@@ -28,8 +28,8 @@ MOST_FRAMES = 8
 
 # For bundles that state none. fp16 and bf16: three to seven times what was measured, so that a wrong engine is found and a right
 # one is not refused (benchmarks/results/gate.json). fp32: far above rounding, since there is nothing to fall back on. int8: what
-# may be lost, in the median a quarter of the shipped model's own sigma; a graph of training.quantise keeps to it, one with
-# every layer in int8 does not (depth median 0.07 to 0.13, p99 above 0.4).
+# may be lost, in the median a quarter of the shipped model's own sigma; graphs of training.quantise kept to it, graphs with every
+# layer in int8 did not.
 DEFAULT_LIMITS: Mapping[str, Mapping[str, float]] = {
     "fp32": {"depth_median": 0.001, "depth_p99": 0.01, "sigma_median": 0.001, "sigma_p99": 0.01},
     "fp16": {"depth_median": 0.003, "depth_p99": 0.02, "sigma_median": 0.01, "sigma_p99": 0.05},

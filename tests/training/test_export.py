@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from depth_ros import bundle as bundles
 from depth_ros.engines import EngineOptions, load_engine
+from depth_ros.engines.gate import DEFAULT_LIMITS
 from depth_ros.estimator import Estimator
 from depth_ros.graphs import prepare
 from depth_ros.types import CameraModel, InputError
@@ -108,6 +109,7 @@ def test_the_bundle_says_where_it_comes_from(exported: Path, camera: CameraModel
     assert (bundle.name, bundle.width, bundle.height, bundle.kind) == ("mine", 192, 64, "metric")
     assert (bundle.fx, bundle.fy) == pytest.approx((camera.fx, camera.fy))
     assert (bundle.trained_on, bundle.licence) == ("nothing", "Apache-2.0")
+    assert bundle.limits == DEFAULT_LIMITS
     assert bundle.provenance["step"] == "12"
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
     assert bundle.provenance["commit"] == (commit.stdout.strip() or "unknown")
