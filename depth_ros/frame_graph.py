@@ -228,15 +228,16 @@ def _text(bundle: ModelBundle, width: int, height: int, count: int | str) -> str
 def _reading(network: onnx.GraphProto, pixels: str, bundle: ModelBundle) -> list[onnx.NodeProto]:
     """The network's nodes, reading float32 `pixels` where they cast the image: TensorRT knows no uint8 inside a graph."""
     image = network.input[0].name
-    casts = [node for node in network.node if image in node.input]
-    if any(node.op_type != "Cast" or node.attribute[0].i != 1 for node in casts):
-        kinds = ", ".join(node.op_type for node in casts)
+    readers = [node for node in network.node if image in node.input]
+    casts = [node for node in readers if node.op_type == "Cast" and node.attribute[0].i == 1]
+    if not all(node in casts or node.op_type == "Shape" for node in readers):
+        kinds = ", ".join(node.op_type for node in readers)
         raise EngineError(f"{bundle.path}: the graph reads its image by {kinds}; expected a Cast to float32 before all else")
-    floats = {node.output[0] for node in casts}
-    nodes = [node for node in network.node if image not in node.input]
+    replaced = {image, *(node.output[0] for node in casts)}
+    nodes = [node for node in network.node if node not in casts]
     for node in nodes:
         for index, name in enumerate(node.input):
-            if name in floats:
+            if name in replaced:
                 node.input[index] = pixels
     return nodes
 

@@ -9,6 +9,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from depth_ros.bundle import ModelBundle
 from depth_ros.engines import EngineError
@@ -18,14 +19,19 @@ if TYPE_CHECKING:
 
 GRAPH_PRECISIONS = ("fp32", "fp16", "int8")
 LAYERS = {"Conv", "ConvTranspose", "MatMul", "Gemm"}  # what a network spends its time in; the rest scales, clamps and moves
+# Sums of many values or squares, which leave fp16's range (65504) though their terms do not: they stay float32.
+SUMS = {
+    "ReduceL1", "ReduceL2", "ReduceSum", "ReduceSumSquare", "ReduceMean", "ReduceLogSumExp", "Pow", "Exp", "Softmax",
+    "LayerNormalization", "InstanceNormalization", "GroupNormalization", "CumSum",
+}  # fmt: skip
 HALF_MAX = float(np.finfo(np.float16).max)
 
 
 def prepare(bundle: ModelBundle, precision: str) -> bytes:
     """Return the bundle's graph in a precision, serialized: types agree throughout, inputs and outputs are the bundle's.
 
-    fp16 keeps float32 before the first network layer and from the last one on (see outer_nodes); int8 is the graph that
-    training.export --int8 wrote. Raises EngineError for a precision that there is not, or a graph that cannot be converted.
+    fp16 keeps float32 before the first network layer, from the last one on (see outer_nodes) and in SUMS; int8 is the graph
+    that training.export --int8 wrote. Raises EngineError for a precision that there is not, or a graph that cannot be converted.
     """
     return _serialized(bundle, _prepared(bundle, precision))
 
@@ -91,7 +97,7 @@ def cast_before_transpose(model: onnx.ModelProto) -> None:
     TensorRT takes uint8 only into a Cast; earlier exports transposed first.
     """
     graph = model.graph
-    readers = [node for node in graph.node if graph.input[0].name in node.input]
+    readers = [node for node in graph.node if graph.input[0].name in node.input and node.op_type != "Shape"]
     if len(readers) != 1 or readers[0].op_type != "Transpose":
         return
     transpose = readers[0]
@@ -135,7 +141,7 @@ def outer_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def to_half(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
-    """Return the graph in float16, float32 outside (see outer_nodes). Raises EngineError naming `source` if it cannot be."""
+    """Return the graph in float16, float32 outside (see outer_nodes) and in SUMS. Raises EngineError naming `source`."""
     import onnx
 
     if any(attribute.type == onnx.AttributeProto.GRAPH for node in model.graph.node for attribute in node.attribute):
@@ -147,7 +153,7 @@ def to_half(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     converted = _HalfGraph({tensor.name: tensor for tensor in graph.initializer}, floats)
     outer = {node.output[0] for node in outer_nodes(graph)}
     for node in graph.node:
-        converted.add(node, half=node.output[0] not in outer)
+        converted.add(node, half=node.output[0] not in outer and node.op_type not in SUMS)
     for output in graph.output:
         if output.name in converted.half:
             raise EngineError(f"{source}: output '{output.name}' also feeds a layer; use precision fp32")
@@ -189,9 +195,15 @@ class _HalfGraph:
         if other not in self._available:
             self._available.add(other)
             if name in self.tensors:
-                values = np.clip(numpy_helper.to_array(self.tensors[name]), -HALF_MAX, HALF_MAX)  # a bound of 3e38 is no bound
-                self.tensors[other] = numpy_helper.from_array(values.astype(np.float16), other)
+                self.tensors[other] = numpy_helper.from_array(_halved(numpy_helper.to_array(self.tensors[name])), other)
             else:
                 to = TensorProto.FLOAT16 if half else TensorProto.FLOAT
                 self.nodes.append(helper.make_node("Cast", [name], [other], to=to))
         return other
+
+
+def _halved(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Constants in float16: what is beyond its range stays a bound, and what is below its smallest step a guard against 0."""
+    half = np.clip(values, -HALF_MAX, HALF_MAX).astype(np.float16)
+    least = np.copysign(np.finfo(np.float16).smallest_subnormal, values).astype(np.float16)
+    return np.where((half == 0) & (values != 0), least, half)

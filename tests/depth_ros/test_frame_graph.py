@@ -181,15 +181,34 @@ def test_graph_for_a_single_image_makes_a_frame_of_one(make_bundle):
     assert_same(found, 0, *host(estimator, frame, unseen, OFF, found["colors"][0]))
 
 
+def test_graph_that_asks_for_its_images_shape_gets_it(make_bundle):
+    made = make_bundle()
+    model = onnx.load(made.graph_path)
+    for node in model.graph.node:
+        if "ten" in node.input:
+            node.input[1] = "rows"  # depth = red / 32, the number of rows
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1), "second"))
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["row_count"], ["rows"], to=1))
+    model.graph.node.insert(0, onnx.helper.make_node("Gather", ["shape"], ["row_count"]))
+    model.graph.node[0].input.append("second")
+    model.graph.node.insert(0, onnx.helper.make_node("Shape", ["image"], ["shape"]))
+    onnx.save(model, made.graph_path)
+    frame = Frame(np.full((50, 100, 3), 96, np.uint8), camera_of(100, 50), 0, "camera")
+    found = FrameGraph(bundle.save(made, made.path), 100, 50).run([frame], np.zeros((50, 100), bool), OFF)
+    np.testing.assert_allclose(found["depth"], 3.0, rtol=1e-6)
+
+
 def read_image_twice(model):
-    model.graph.node.append(onnx.helper.make_node("Shape", ["image"], ["size"]))
+    model.graph.node.append(onnx.helper.make_node("Transpose", ["image"], ["turned"]))
 
 
 def age(model):
     model.opset_import[0].version = 11
 
 
-@pytest.mark.parametrize(("change", "named"), [(read_image_twice, "reads its image by Cast, Shape"), (age, "opset 11; expected")])
+@pytest.mark.parametrize(
+    ("change", "named"), [(read_image_twice, "reads its image by Cast, Transpose"), (age, "opset 11; expected")]
+)
 def test_graph_that_cannot_be_wrapped_is_refused(make_bundle, change, named):
     made = make_bundle()
     model = onnx.load(made.graph_path)

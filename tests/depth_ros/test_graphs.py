@@ -45,9 +45,9 @@ two_layers (uint8[N, 32, 64, 3] image) => (float[N, 32, 64] depth, float[N, 32, 
 }"""
 
 
-def two_layers_model():
+def two_layers_model(text=TWO_LAYERS):
     """depth = 8 (red + green) / 255, sigma = 8 blue / 255, of the top left pixel in each 2x2."""
-    model = parser.parse_model(TWO_LAYERS)
+    model = parser.parse_model(text)
     mix = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, -1, -1]], np.float32)[..., None, None]
     head = np.array([[1, 1, 0, 1], [0, 0, 1, 1]], np.float32)[..., None, None]
     model.graph.initializer.extend([numpy_helper.from_array(mix, "mix"), numpy_helper.from_array(head, "head")])
@@ -129,6 +129,31 @@ def test_fp16_computes_the_same_with_layers_in_half_and_ends_in_float(two_layers
     depth, sigma = run(prepared, image)
     np.testing.assert_allclose(depth, 8 * (corner[..., 0] + corner[..., 1]) / 255, rtol=2e-3)
     np.testing.assert_allclose(sigma, 8 * corner[..., 2] / 255, rtol=2e-3)
+
+
+def test_sums_stay_float_and_a_small_guard_stays_one(make_bundle):
+    text = TWO_LAYERS.replace(
+        "again = Mul (large, two)",
+        """norm = ReduceL2 (large, second)
+        guarded = Clip (norm, guard)
+        direction = Div (large, guarded)
+        restored = Mul (direction, guarded)
+        again = Mul (restored, two)""",
+    )
+    model = two_layers_model(text)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1e-12, np.float32), "guard"))
+    made = written(make_bundle(), model)
+    prepared = graphs.prepare(made, "fp16")
+    found = onnx.load_model_from_string(prepared)
+    types = types_of(found)
+    for node in found.graph.node:
+        if node.op_type == "ReduceL2":
+            assert types[node.input[0]] == types[node.output[0]] == TensorProto.FLOAT
+    guards = [numpy_helper.to_array(tensor) for tensor in found.graph.initializer if tensor.name.startswith("guard")]
+    assert [(guard.dtype, guard > 0) for guard in guards] == [(np.float16, True)]
+    image = noise(made)
+    corner = image[:, ::2, ::2].repeat(2, 1).repeat(2, 2).astype(float)
+    np.testing.assert_allclose(run(prepared, image)[1], 8 * corner[..., 2] / 255, rtol=4e-3)
 
 
 def test_fp16_of_a_graph_without_layers_is_exact(make_bundle):
