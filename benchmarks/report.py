@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "torch", "ros-jazzy-rclpy", "ros-jazzy-rmw-fastrtps-cpp")
+PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "torch")
+OTHERS = ("onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "cuda-bindings", "pycuda")  # stated where they are installed
+ROS_PACKAGES = ("ros-jazzy-rclpy", "ros-jazzy-rmw-fastrtps-cpp")
 
 
 def percentiles(values_ms: Iterable[float]) -> dict[str, float]:
@@ -31,12 +33,22 @@ def machine() -> dict[str, Any]:
         "cpu": models[0] if models else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "load_average_at_start": round(os.getloadavg()[0], 2),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": _versions(),
     }
 
 
-def _version(package: str) -> str:
+def _versions() -> dict[str, str]:
+    of_ros = f"of ROS {os.environ.get('ROS_DISTRO', '?')}"
+    found = {name: _version(name) for name in PACKAGES + OTHERS}
+    return {
+        "python": platform.python_version(),
+        **{name: text or "not installed" for name, text in found.items() if text or name in PACKAGES},
+        **{name: _version(name) or of_ros for name in ROS_PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
-        return f"of ROS {os.environ.get('ROS_DISTRO', '?')}"
+        return None
