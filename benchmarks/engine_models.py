@@ -24,7 +24,7 @@ CALIBRATED = 8  # images of it: how exact int8 is, no one asks here
 # Name -> how its network differs from the shipped model's; sigma comes from the same head in all.
 NETWORKS = {
     "default": (),
-    "resnet18": ("network.encoder=resnet18", "network.light_decoder=false"),
+    "resnet18": ("network.encoder=resnet18", "network.decoder=monodepth2"),
     "lite_mono": ("network.encoder=lite_mono",),
 }
 

@@ -45,7 +45,7 @@ def load_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> P
     if not path.is_file():
         return Progress()
     stored = read_checkpoint(path)
-    before, now = _flat(to_dict(merge(TrainConfig(), stored["config"], str(path)))), _flat(to_dict(config))
+    before, now = _flat(to_dict(_config_of(stored, path))), _flat(to_dict(config))
     for key, value in now.items():
         if value != before[key] and key not in FREE_KEYS:
             raise ConfigError(
@@ -59,6 +59,15 @@ def load_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> P
     for name, item in state.items():
         item.load_state_dict(stored[name])
     return Progress(**{f.name: stored[f.name] for f in fields(Progress)})
+
+
+def _config_of(stored: dict[str, Any], path: Path) -> TrainConfig:
+    """The configuration of a checkpoint; one from before network.decoder says network.light_decoder."""
+    network = dict(stored["config"].get("network", {}))
+    if "light_decoder" in network:
+        network["decoder"] = "light" if network.pop("light_decoder") else "monodepth2"
+    config: TrainConfig = merge(TrainConfig(), {**stored["config"], "network": network}, str(path))
+    return config
 
 
 def _flat(config: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -87,7 +96,7 @@ def load_method(path: Path | str) -> Method:
             f"{path}: no such checkpoint; another run writes it: first train the YAML whose run.dir is {Path(path).parent}"
         )
     stored = read_checkpoint(Path(path))
-    config: TrainConfig = merge(TrainConfig(), stored["config"], str(path))
+    config = _config_of(stored, Path(path))
     method = build_method(merge(config, {"network": {"pretrained": "none"}}, str(path)))
     prefix = "module."
     weights = {k.removeprefix(prefix): v for k, v in stored["average"].items() if k.startswith(prefix)}

@@ -85,7 +85,7 @@ class NetworkConfig:
 
     encoder: str = "efficientnet_lite0"
     pretrained: str = "imagenet"  # imagenet, none, or the path of a state_dict
-    light_decoder: bool = True
+    decoder: str = "light"  # training/networks: light, monodepth2, chained_pooling; Lite-Mono has its own
     frozen_batchnorm: bool = False  # keep the statistics of run.init: for batches of mixed domains
     min_depth: float = 1.0  # [m]
     max_depth: float = 100.0  # [m]

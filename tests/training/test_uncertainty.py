@@ -25,7 +25,7 @@ from training.networks import ENCODERS
 from training.uncertainty import LOG_SCALE_RANGE, REPROJECTION_WEIGHT, UNCERTAINTIES, build_uncertainty, mean_and_deviation
 
 Build = Callable[..., Method]
-TINY = {"data": {"width": 64, "height": 64}, "network": {"encoder": "tiny", "light_decoder": False}}
+TINY = {"data": {"width": 64, "height": 64}, "network": {"encoder": "tiny", "decoder": "monodepth2"}}
 WAYS = tuple(UNCERTAINTIES)
 
 

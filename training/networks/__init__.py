@@ -1,4 +1,4 @@
-"""The table of encoders, and the networks made of them."""
+"""The tables of encoders and decoders, and the networks made of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from training.config import ConfigError, NetworkConfig
 from training.networks.batchnorm import freeze_statistics
+from training.networks.chained_pooling import ChainedPoolingDecoder
 from training.networks.depth_decoder import PASSES, DepthDecoder
 from training.networks.efficientnet_lite import EfficientNetLite0, load_imagenet
 from training.networks.lite_mono import VARIANTS, LiteMono, LiteMonoDecoder
@@ -24,6 +25,12 @@ ENCODERS: dict[str, Callable[[int], nn.Module]] = {
     "resnet18": resnet18,
     "resnet50": resnet50,
     **{name: partial(LiteMono, variant) for name, variant in VARIANTS.items()},
+}
+# Each takes the encoder's channels, the number of outputs and whether to drop channels; has `heads`, and answers as DepthDecoder.
+DECODERS: dict[str, Callable[..., nn.Module]] = {
+    "light": partial(DepthDecoder, light=True),
+    "monodepth2": partial(DepthDecoder, light=False),
+    "chained_pooling": ChainedPoolingDecoder,
 }
 DISPARITY_BIAS = -2.5  # starts at far, plausible depths; 0 starts at 2 * min_depth and can saturate
 
@@ -38,7 +45,9 @@ class DepthNet(nn.Module):
         if isinstance(self.encoder, LiteMono):  # its decoder belongs to it: there are no features at stride 2 for another
             self.decoder: nn.Module = LiteMonoDecoder(self.encoder.channels, outputs, dropout)
         else:
-            self.decoder = DepthDecoder(self.encoder.channels, outputs, config.light_decoder, dropout)
+            if config.decoder not in DECODERS:
+                raise ConfigError(f"network.decoder is '{config.decoder}'; expected one of {', '.join(DECODERS)}")
+            self.decoder = DECODERS[config.decoder](self.encoder.channels, outputs, dropout=dropout)
         for head in self.decoder.heads.values():
             nn.init.constant_(head.bias[:1], DISPARITY_BIAS)
 
