@@ -19,11 +19,11 @@ from typing import Any
 
 from rclpy.lifecycle import LifecyclePublisher
 
-from depth_ros import estimator
+from depth_ros import answers, estimator
 from depth_ros.cloud import CloudBuilder
 from depth_ros.estimator import Estimator
 from depth_ros.images import Rectifier
-from depth_ros.ros import messages, node, params, pipeline
+from depth_ros.ros import loading, messages, node, params
 from depth_ros.ros.node import MonoDepthNode
 
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {  # stage -> where the node looks its functions up; none calls another
@@ -32,7 +32,7 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {  # stage -> where the node lo
     "rectify": ((Rectifier, "__call__"),),
     "resize": ((estimator, "resize_image"),),
     "mask": ((Estimator, "_finish"),),
-    "upsample": ((pipeline, "upsample"),),
+    "upsample": ((answers, "upsample"),),
     "cloud": ((CloudBuilder, "build"),),
     "messages": tuple((messages, name) for name in ("camera_info", "depth_image", "color_image", "point_cloud")),
     "publish": ((LifecyclePublisher, "publish"),),
@@ -53,10 +53,11 @@ class Stopwatch:
         for stage, functions in STAGES.items():
             for owner, name in functions:
                 self._time(owner, name, stage)
-        load_engine, on_image, work = node.load_engine, MonoDepthNode._on_image, MonoDepthNode._work
+        choose_engine, on_image, work = loading.choose_engine, MonoDepthNode._on_image, MonoDepthNode._work
 
-        def timed_engine(*arguments: Any) -> Any:
-            engine = load_engine(*arguments)
+        def timed_choice(*arguments: Any) -> Any:
+            choice = choose_engine(*arguments)
+            engine = choice.engine
             infer = engine.infer
 
             def infer_counting_cpu(images: Any) -> Any:
@@ -67,7 +68,7 @@ class Stopwatch:
 
             engine.infer = infer_counting_cpu
             self._time(engine, "infer", "engine")
-            return engine
+            return choice
 
         def timed_on_image(self_: MonoDepthNode, image: Any) -> None:
             self._arrived_ns[id(image)] = time.perf_counter_ns()
@@ -81,7 +82,7 @@ class Stopwatch:
             own_cpu_ns = time.thread_time_ns() - start_cpu_ns - self._engine_cpu_ns
             self._finish(time.perf_counter_ns() - self._arrived_ns[id(item[0])], own_cpu_ns)
 
-        node.load_engine, MonoDepthNode._on_image, MonoDepthNode._work = timed_engine, timed_on_image, timed_work
+        loading.choose_engine, MonoDepthNode._on_image, MonoDepthNode._work = timed_choice, timed_on_image, timed_work
 
     def _time(self, owner: Any, name: str, stage: str) -> None:
         function = getattr(owner, name)
