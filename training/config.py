@@ -85,7 +85,9 @@ class NetworkConfig:
 
     encoder: str = "efficientnet_lite0"
     pretrained: str = "imagenet"  # imagenet, none, or the path of a state_dict
-    decoder: str = "light"  # training/networks: light, monodepth2, chained_pooling; Lite-Mono has its own
+    decoder: str = "light"  # training/networks: light, monodepth2, chained_pooling, nested, nested_light; Lite-Mono has its own
+    last_relu_only: bool = False  # resnet: after the additions of a stage, a ReLU only after the last
+    pooled_shortcut: bool = False  # resnet: where the size is halved, the shortcut takes a maximum and does not skip pixels
     frozen_batchnorm: bool = False  # keep the statistics of run.init: for batches of mixed domains
     min_depth: float = 1.0  # [m]
     max_depth: float = 100.0  # [m]

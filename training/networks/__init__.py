@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,10 +18,11 @@ from training.networks.chained_pooling import ChainedPoolingDecoder
 from training.networks.depth_decoder import PASSES, DepthDecoder
 from training.networks.efficientnet_lite import EfficientNetLite0, load_imagenet
 from training.networks.lite_mono import VARIANTS, LiteMono, LiteMonoDecoder
+from training.networks.nested_decoder import NestedDecoder
 from training.networks.pose_net import PoseNet
 from training.networks.resnet import resnet18, resnet50
 
-ENCODERS: dict[str, Callable[[int], nn.Module]] = {
+ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "efficientnet_lite0": EfficientNetLite0,
     "resnet18": resnet18,
     "resnet50": resnet50,
@@ -31,7 +33,10 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
     "light": partial(DepthDecoder, light=True),
     "monodepth2": partial(DepthDecoder, light=False),
     "chained_pooling": ChainedPoolingDecoder,
+    "nested": partial(NestedDecoder, light=False),
+    "nested_light": partial(NestedDecoder, light=True),
 }
+RESNET_CHANGES = ("last_relu_only", "pooled_shortcut")
 DISPARITY_BIAS = -2.5  # starts at far, plausible depths; 0 starts at 2 * min_depth and can saturate
 
 
@@ -84,7 +89,12 @@ def build_encoder(config: NetworkConfig, images: int) -> nn.Module:
     """Build the encoder named in the config for `images` stacked images, with pretrained weights where asked for."""
     if config.encoder not in ENCODERS:
         raise ConfigError(f"network.encoder is '{config.encoder}'; expected one of {', '.join(ENCODERS)}")
-    encoder = ENCODERS[config.encoder](images)
+    changes = {name: True for name in RESNET_CHANGES if getattr(config, name)}
+    if changes and not config.encoder.startswith("resnet"):
+        raise ConfigError(
+            f"network.{next(iter(changes))} changes a ResNet, not {config.encoder}; expected false, or another encoder"
+        )
+    encoder = ENCODERS[config.encoder](images, **changes)
     if config.pretrained == "imagenet":
         if not isinstance(encoder, EfficientNetLite0):
             raise ConfigError(
@@ -104,5 +114,6 @@ def build_encoder(config: NetworkConfig, images: int) -> nn.Module:
 
 
 def build_pose_net(config: NetworkConfig) -> PoseNet:
-    """Build the pose network with the config's encoder."""
-    return PoseNet(build_encoder(config, images=2))
+    """Build the pose network with the config's encoder, an ordinary one: what changes it is meant for depth."""
+    ordinary = replace(config, **dict.fromkeys(RESNET_CHANGES, False))
+    return PoseNet(build_encoder(ordinary, images=2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,11 @@ def _separable(inputs: int, outputs: int) -> nn.Sequential:
         nn.BatchNorm2d(outputs),
         nn.ReLU6(inplace=True),
     )
+
+
+def layers(light: bool) -> tuple[Callable[[int, int], nn.Sequential], tuple[int, ...]]:
+    """A decoder's convolution (inputs, outputs), and its widths at scales 0 to 4."""
+    return (_separable, (24, 32, 48, 64, 96)) if light else (conv_elu, (16, 32, 64, 128, 256))
 
 
 class ChannelDropout(nn.Module):
@@ -57,8 +62,7 @@ class DepthDecoder(nn.Module):
         super().__init__()
         self.first_scale = 1 if light else 0
         self.scales = tuple(range(self.first_scale, 4))
-        convolve = _separable if light else conv_elu
-        widths = (24, 32, 48, 64, 96) if light else (16, 32, 64, 128, 256)
+        convolve, widths = layers(light)
         self.before, self.after, self.heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.drops = nn.ModuleDict()
         inputs = channels[-1]
