@@ -29,6 +29,9 @@ class Answerer(Protocol):
     def answer(self, frame: Frame, full: bool, cloud: CloudOptions | None) -> Answer:
         """Return the prediction if `full` and the cloud if there are options for one. Raises InputError for another camera."""
 
+    def close(self) -> None:
+        """Release what it holds on the engine's device; the engine stays open."""
+
 
 def open_answerer(estimator: Estimator, camera: CameraModel, unseen: BoolArray | None) -> Answerer:
     """Return what answers this camera's frames; `unseen` (H, W) is where rectification left nothing, NaN in every answer."""
@@ -62,6 +65,9 @@ class HostAnswerer:
         elif cloud:
             points = self.points(prediction.without(self._unseen_small), small.image, cloud)
         return Answer(large, points)
+
+    def close(self) -> None:
+        """Nothing to release."""
 
     def points(self, prediction: DepthPrediction, image: UInt8Array, cloud: CloudOptions) -> NDArray[np.void]:
         """The cloud of a prediction with the RGB image at its resolution."""
@@ -107,6 +113,10 @@ class DeviceAnswerer:
         elif cloud:
             points = pack_points(values["points"][0], values["colors"][0], cloud.stride)
         return Answer(prediction, points)
+
+    def close(self) -> None:
+        """See Answerer."""
+        self._runner.close()
 
     def _limits_of(self, cloud: CloudOptions) -> NDArray[np.float32]:
         key = (cloud.max_relative_sigma, cloud.max_edge_step)

@@ -178,6 +178,8 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         if not self._worker.close(STOP_TIMEOUT_S):
             self.get_logger().warning(f"the image in work takes more than {STOP_TIMEOUT_S:g} s; its engine is left open")
             self._engine_is_busy = True
+            return
+        self._pipeline.close()
 
     def _release(self, result: TransitionCallbackReturn) -> TransitionCallbackReturn:
         for publisher in self._publishers_by_topic.values():

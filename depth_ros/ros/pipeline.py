@@ -44,6 +44,12 @@ class Pipeline:
             self._publish_depth(frame, image.header, wanted, params)
         return True
 
+    def close(self) -> None:
+        """Release what was prepared for the camera; closing twice is allowed."""
+        answerer, self._answerer, self._camera = self._answerer, None, None
+        if answerer is not None:
+            answerer.close()
+
     def _frame(self, image: Image, info: CameraInfo, params: NodeParams) -> Frame:
         camera = messages.camera_model(info, params.image_is_rectified)
         raw = Frame(messages.image_array(image), camera, messages.stamp_ns(image.header), image.header.frame_id)
@@ -57,6 +63,7 @@ class Pipeline:
         return Frame(self._rectifier(raw.image), self._rectifier.camera, raw.stamp_ns, raw.frame_id)
 
     def _prepare(self, camera: CameraModel) -> None:
+        self.close()
         rectifier = Rectifier(camera) if camera.distortion else None
         unseen = rectifier.unseen if rectifier else None
         self._answerer = open_answerer(self._estimator, camera.rectified(), unseen)

@@ -9,7 +9,7 @@ import pytest
 
 from depth_ros.answers import DeviceAnswerer, HostAnswerer, open_answerer
 from depth_ros.cloud import CloudOptions
-from depth_ros.engines import EngineOptions, load_engine
+from depth_ros.engines import EngineError, EngineOptions, load_engine
 from depth_ros.engines.onnxrt import open_on_cpu
 from depth_ros.estimator import Estimator
 from depth_ros.graphs import frame_graph
@@ -116,3 +116,12 @@ def test_a_frame_of_another_camera_is_refused(pair):
     for estimator in pair:
         with pytest.raises(InputError, match=r"frame of .* expected one of"):
             open_answerer(estimator, CAMERA, None).answer(frame(camera=other), True, None)
+
+
+def test_the_runner_is_closed_with_its_answerer(pair):
+    host, device = (open_answerer(estimator, CAMERA, None) for estimator in pair)
+    for answerer in (host, device):
+        answerer.close()
+    with pytest.raises(EngineError, match="closed"):
+        device.answer(frame(), True, None)
+    assert host.answer(frame(), True, None).prediction is not None  # the engine is not the answerer's
