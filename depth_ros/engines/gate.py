@@ -147,10 +147,11 @@ def load_frames(bundle: ModelBundle, folder: Path | None = None, size: tuple[int
 
 
 def _read(file: Path) -> UInt8Array:
-    image: UInt8Array | None = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
+    image: UInt8Array | None = cv2.imread(str(file), cv2.IMREAD_COLOR)
     if image is None:
         raise InputError(f"{file}: cannot be read as an image; replace or remove it")
-    return image
+    rgb: UInt8Array = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # Ubuntu's OpenCV has no IMREAD_COLOR_RGB
+    return rgb
 
 
 def _one_by_one(engine: Engine, frames: UInt8Array) -> Answer:

@@ -292,6 +292,13 @@ def test_frames_of_a_folder_are_rgb_and_spread_over_it(make_bundle, tmp_path):
     assert not frames[..., 1:].any()
 
 
+def test_frames_are_read_by_the_opencv_of_ubuntu(made, monkeypatch):
+    """4.5 and 4.6, which ROS is built with, cannot be asked for RGB."""
+    expected = load_frames(made)
+    monkeypatch.delattr(cv2, "IMREAD_COLOR_RGB")
+    np.testing.assert_array_equal(load_frames(made), expected)
+
+
 def test_a_bundle_brings_its_own_frames(made):
     (made.path / "frames").mkdir()
     shutil.copy(FRAMES / "room.jpg", made.path / "frames")
