@@ -7,6 +7,7 @@ from one thread, save load() and close(), which may come from another one while 
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +23,7 @@ from depth_ros.engines.plans import Plan, PlanCache, PlanKey, plan_key
 from depth_ros.engines.trt_package import Gpu, find_gpu, import_tensorrt
 from depth_ros.engines.trt_progress import make_log
 from depth_ros.engines.trt_runner import PlanRunner, Tensor
-from depth_ros.types import Float32Array, UInt8Array
+from depth_ros.types import Float32Array, InputError, UInt8Array
 
 if TYPE_CHECKING:
     from depth_ros.engines.trt_build import Check
@@ -132,7 +133,7 @@ class TensorRtEngine:
         return depth, sigma
 
     def open_frame_graph(self, width: int, height: int) -> PlanRunner | None:
-        """The frame graph for images of this size; None where there is no plan of it and none may be built."""
+        """The frame graph for images of this size; None, with the reason in the log, where there is none that works."""
         trt, bundle, options, gpu = self._trt, self._bundle, self._options, self._gpu
         frame = (width, height)
         plan, reason = find(trt, bundle, options, gpu, frame)
@@ -140,7 +141,11 @@ class TensorRtEngine:
             command = _command(bundle, options, trt, frame)
             LOG.info("%dx%d images are resized on the CPU: %s; run: %s", *frame, reason, command)
             return None
-        return _open(trt, bundle, options, gpu, plan, frame)[1]
+        try:
+            return _open(trt, bundle, options, gpu, plan, frame)[1]
+        except (EngineError, InputError) as error:  # the network runs without: no reason to refuse images, or to build for each
+            LOG.warning("%dx%d images are resized on the CPU: %s", *frame, error)
+            return None
 
     def describe(self) -> str:
         """One line for logs: backend, version, GPU, precision, batch, what manages its memory."""
@@ -213,11 +218,13 @@ def _described(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, list[int |
 
 def _command(bundle: ModelBundle, options: EngineOptions, trt: Any, frame: tuple[int, int] | None = None) -> str:
     """How a user builds the plan that is missing."""
-    parts = ["ros2 run depth_ros build_engine", f"--model {bundle.path}", f"--engine {trt.__name__}"]
-    parts += [f"--precision {options.precision}"] if options.precision else []
-    parts += [f"--batch {options.batch}"] if options.batch != 1 else []
-    parts += [f"--frame {frame[0]}x{frame[1]}"] if frame else []
-    return " ".join(parts)
+    parts = ["ros2", "run", "depth_ros", "build_engine", "--model", str(bundle.path), "--engine", trt.__name__]
+    defaults = EngineOptions()
+    for name in ("precision", "batch", "workspace_mb", "memory", "cache"):
+        value = getattr(options, name)
+        parts += [f"--{name.replace('_', '-')}", str(value)] if value != getattr(defaults, name) else []
+    parts += ["--frame", f"{frame[0]}x{frame[1]}"] if frame else []
+    return shlex.join(parts)
 
 
 def _capability(gpu: Gpu) -> str:

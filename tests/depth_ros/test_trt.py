@@ -334,9 +334,23 @@ def test_without_a_plan_the_command_is_told(simulate, make_bundle, options):
         trt.load(bundle, options, "tensorrt")
     assert str(caught.value) == (
         f"no plan for Simulated GPU in {options.cache}; "
-        f"run: ros2 run depth_ros build_engine --model {bundle.path} --engine tensorrt --batch 4"
+        f"run: ros2 run depth_ros build_engine --model {bundle.path} --engine tensorrt --batch 4 --cache {options.cache}"
     )
     assert not isinstance(caught.value, MissingBackendError)  # all is here but the plan
+
+
+def test_the_command_builds_where_the_plan_was_looked_for(simulate, make_bundle, tmp_path, monkeypatch):
+    """With the cache left out it would build into another folder, and the node would still find nothing."""
+    bundle = make_bundle()
+    simulate()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    options = EngineOptions(memory="pycuda", workspace_mb=512)
+    with pytest.raises(EngineError) as caught:
+        trt.load(bundle, options, "tensorrt")
+    assert str(caught.value).endswith("--engine tensorrt --workspace-mb 512 --memory pycuda")
+    with pytest.raises(EngineError) as caught:
+        trt.load(bundle, replace(options, cache=tmp_path / "my engines"), "tensorrt")
+    assert str(caught.value).endswith(f"--memory pycuda --cache '{tmp_path}/my engines'")
 
 
 def test_a_damaged_plan_is_not_run(simulate, make_bundle, options):
@@ -429,6 +443,36 @@ def test_a_frame_graph_is_opened_where_there_is_a_plan_of_its_size(simulate, mak
     frames.close()
     image = images(1, bundle)
     assert_right(engine.infer(image), image)  # the engine has memory of its own
+
+
+@pytest.mark.parametrize("failure", ["unreadable", "cannot be built"])
+def test_without_its_frame_graph_an_engine_leaves_frames_to_the_host(
+    simulate, make_bundle, options, failure, monkeypatch, caplog
+):
+    """An error would refuse every image, or build anew for every image, although the network itself runs."""
+    bundle = make_bundle()
+    simulated = simulate()
+    store(simulated, bundle, options)
+    if failure == "unreadable":
+        store(simulated, bundle, options, b"no plan", frame=(160, 90))
+        reason = "cannot read the plan"
+    else:
+        options, reason = replace(options, build_if_missing=True), "fp32 gives wrong depth"
+        monkeypatch.setattr(trt, "build", raise_error(reason))
+    engine = trt.load(bundle, options, "tensorrt")
+    assert engine.open_frame_graph(160, 90) is None
+    (record,) = [record for record in caplog.records if "160x90 images are resized on the CPU" in record.message]
+    assert record.levelno == logging.WARNING
+    assert reason in record.message
+    image = images(1, bundle)
+    assert_right(engine.infer(image), image)
+
+
+def raise_error(reason):
+    def build(*arguments, **settings):
+        raise EngineError(reason)
+
+    return build
 
 
 def test_the_gate_opens_a_plan_as_the_node_would_and_sees_when_it_is_wrong(simulate, make_bundle, options):
