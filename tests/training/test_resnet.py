@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import ConfigError, NetworkConfig
-from training.networks import build_encoder, build_pose_net
+from training.networks import DepthNet, build_pose_net
 from training.networks.resnet import ResidualBlock, ResNet, resnet18, resnet50
 
 Build = Callable[..., ResNet]
@@ -97,7 +97,7 @@ def test_every_weight_of_a_changed_resnet_learns() -> None:
 
 def test_the_configuration_changes_the_depth_encoder_and_not_the_pose_net() -> None:
     config = NetworkConfig(encoder="resnet18", pretrained="none", last_relu_only=True, pooled_shortcut=True)
-    for encoder, pooled in ((build_encoder(config, images=1), 3), (build_pose_net(config).encoder, 0)):
+    for encoder, pooled in ((DepthNet(config, 1).encoder, 3), (build_pose_net(config).encoder, 0)):
         blocks = [block for stage in encoder.stages for block in stage]
         assert sum(isinstance(block.pool, nn.MaxPool2d) for block in blocks) == pooled
         assert sum(isinstance(block.relu, nn.ReLU) for block in blocks) == (4 if pooled else 8)
@@ -106,4 +106,4 @@ def test_the_configuration_changes_the_depth_encoder_and_not_the_pose_net() -> N
 @pytest.mark.parametrize("change", ["last_relu_only", "pooled_shortcut"])
 def test_other_encoders_have_nothing_of_the_kind_to_change(change: str) -> None:
     with pytest.raises(ConfigError, match=f"network.{change} changes a ResNet, not efficientnet_lite0; expected false"):
-        build_encoder(NetworkConfig(pretrained="none", **{change: True}), images=1)
+        DepthNet(NetworkConfig(pretrained="none", **{change: True}), 1)

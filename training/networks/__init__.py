@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -46,7 +45,7 @@ class DepthNet(nn.Module):
     def __init__(self, config: NetworkConfig, outputs: int, dropout: bool = False) -> None:
         super().__init__()
         self.frozen_batchnorm = config.frozen_batchnorm
-        self.encoder = build_encoder(config, images=1)
+        self.encoder = build_encoder(config, images=1, **_resnet_changes(config))
         if isinstance(self.encoder, LiteMono):  # its decoder belongs to it: there are no features at stride 2 for another
             self.decoder: nn.Module = LiteMonoDecoder(self.encoder.channels, outputs, dropout)
         else:
@@ -85,15 +84,13 @@ def _upsample(values: Tensor, image: Tensor) -> Tensor:
     return F.interpolate(values.contiguous(), size=image.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def build_encoder(config: NetworkConfig, images: int) -> nn.Module:
-    """Build the encoder named in the config for `images` stacked images, with pretrained weights where asked for."""
+def build_encoder(config: NetworkConfig, images: int, **changes: bool) -> nn.Module:
+    """Build the encoder named in the config for `images` stacked images, with pretrained weights where asked for.
+
+    `changes` are those of training/networks/resnet.py; without them it is an ordinary one.
+    """
     if config.encoder not in ENCODERS:
         raise ConfigError(f"network.encoder is '{config.encoder}'; expected one of {', '.join(ENCODERS)}")
-    changes = {name: True for name in RESNET_CHANGES if getattr(config, name)}
-    if changes and not config.encoder.startswith("resnet"):
-        raise ConfigError(
-            f"network.{next(iter(changes))} changes a ResNet, not {config.encoder}; expected false, or another encoder"
-        )
     encoder = ENCODERS[config.encoder](images, **changes)
     if config.pretrained == "imagenet":
         if not isinstance(encoder, EfficientNetLite0):
@@ -114,6 +111,15 @@ def build_encoder(config: NetworkConfig, images: int) -> nn.Module:
 
 
 def build_pose_net(config: NetworkConfig) -> PoseNet:
-    """Build the pose network with the config's encoder, an ordinary one: what changes it is meant for depth."""
-    ordinary = replace(config, **dict.fromkeys(RESNET_CHANGES, False))
-    return PoseNet(build_encoder(ordinary, images=2))
+    """Build the pose network with the config's encoder, an ordinary one."""
+    return PoseNet(build_encoder(config, images=2))
+
+
+def _resnet_changes(config: NetworkConfig) -> dict[str, bool]:
+    """The changes to a ResNet that the config asks of the depth network. Raises ConfigError for another encoder."""
+    changes = {name: True for name in RESNET_CHANGES if getattr(config, name)}
+    if changes and not config.encoder.startswith("resnet"):
+        raise ConfigError(
+            f"network.{next(iter(changes))} changes a ResNet, not {config.encoder}; expected false, or another encoder"
+        )
+    return changes
