@@ -76,6 +76,8 @@ class GraphRunner(Protocol):
 class Engine(Protocol):
     """Runs a bundle's graph."""
 
+    precision: str  # one of PRECISIONS: the one that runs, which need not be the one that was asked for
+
     def infer(self, image: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """Map RGB images (N, h, w, 3) to depth [m] and sigma [m], each (N, h, w)."""
 

@@ -42,7 +42,7 @@ class OnnxRuntimeEngine:
     """Engine (see depth_ros.engines) over one ONNX Runtime session. Raises EngineError if the graph is not the bundle's."""
 
     def __init__(self, bundle: ModelBundle, device: str, precision: str, threads: int) -> None:
-        self._bundle, self._device, self._precision, self._threads = bundle, device, precision, threads
+        self._bundle, self._device, self.precision, self._threads = bundle, device, precision, threads
         self._runner = self._open(_graph(bundle, precision))
         check_tensors(bundle, self._runner.inputs, self._runner.outputs)
         self._one_by_one = self._runner.inputs["image"][1][0] == 1  # a graph exported for a single image
@@ -62,7 +62,7 @@ class OnnxRuntimeEngine:
         from depth_ros.graphs import frame_graph  # needs onnx
 
         try:
-            return self._open(frame_graph(self._bundle, width, height, self._precision))
+            return self._open(frame_graph(self._bundle, width, height, self.precision))
         except EngineError as error:
             LOG.warning("%dx%d images are resized on the CPU: %s", width, height, error)
             return None
@@ -70,7 +70,7 @@ class OnnxRuntimeEngine:
     def describe(self) -> str:
         """One line for logs: backend, version, device, precision, threads."""
         threads = f"{self._threads} thread{'s' if self._threads > 1 else ''}"
-        return f"ONNX Runtime {ort.__version__}, {self._device.upper()}, {self._precision}, {threads}"
+        return f"ONNX Runtime {ort.__version__}, {self._device.upper()}, {self.precision}, {threads}"
 
     def close(self) -> None:
         """Release the session."""

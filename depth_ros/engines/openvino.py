@@ -70,10 +70,9 @@ class OpenVinoEngine:
         self._request = compiled.create_infer_request()
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         threads = compiled.get_property("INFERENCE_NUM_THREADS")
-        names = {hint: name for name, hint in HINTS.items()}
+        self.precision = {hint: name for name, hint in HINTS.items()}.get(precision, precision)
         self._description = (
-            f"OpenVINO {ov.__version__.split('-')[0]}, CPU, {names.get(precision, precision)}, "
-            f"{threads} thread{'s' if threads > 1 else ''}"
+            f"OpenVINO {ov.__version__.split('-')[0]}, CPU, {self.precision}, {threads} thread{'s' if threads > 1 else ''}"
         )
 
     def infer(self, image: UInt8Array) -> tuple[Float32Array, Float32Array]:

@@ -106,7 +106,7 @@ class TensorRtEngine:
 
     def __init__(self, trt: Any, bundle: ModelBundle, options: EngineOptions, gpu: Gpu, plan: Plan, runner: PlanRunner) -> None:
         self._trt, self._bundle, self._options, self._gpu = trt, bundle, options, gpu
-        self._precision, self._runner = plan.key.precision, runner
+        self.precision, self._runner = plan.key.precision, runner
         try:
             check_tensors(bundle, _described(self._runner.inputs), _described(self._runner.outputs))
         except EngineError as error:
@@ -152,7 +152,7 @@ class TensorRtEngine:
         name = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}[self._trt.__name__]
         gpu = f"{self._gpu[0]} (compute capability {_capability(self._gpu)})"
         graph = ", CUDA graph" if self._runner.captures else ""
-        return f"{name} {self._trt.__version__}, {gpu}, {self._precision}, batch {self._batch}, {self._runner.memory_name}{graph}"
+        return f"{name} {self._trt.__version__}, {gpu}, {self.precision}, batch {self._batch}, {self._runner.memory_name}{graph}"
 
     def close(self) -> None:
         """Free everything on the device."""

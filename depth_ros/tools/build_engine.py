@@ -11,13 +11,13 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from depth_ros import bundle
 from depth_ros.bundle import BundleError, ModelBundle
-from depth_ros.engines import ENGINES, MEMORIES, EngineError, EngineOptions
+from depth_ros.engines import ENGINES, EngineError, EngineOptions, MissingBackendError
 from depth_ros.engines.plans import PRECISIONS, Plan
+from depth_ros.tools.engine_arguments import add_engine_arguments, default_model, positive
 from depth_ros.types import InputError
 
 TENSORRT = tuple(name for name in ENGINES if name.startswith("tensorrt"))
@@ -30,9 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = ("precision", "batch", "workspace_mb", "memory", "cache")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     try:
-        model = bundle.load(options.model or _default_model())
+        model = bundle.load(options.model or default_model())
         for plan in build(model, EngineOptions(**given, progress=_say), options.engine, options.frame, options.force):
             print(describe(model, plan), flush=True)
+    except MissingBackendError as error:
+        _say(f"{options.engine}: {error}")
+        return 1
     except (BundleError, EngineError, InputError, OSError) as error:
         _say(" ".join(str(error).split()))
         return 1
@@ -70,45 +73,20 @@ def _figures(gate: Mapping[str, Any]) -> str:
     return f"against ONNX Runtime on {gate['frames']} images: {', '.join(figures)}"
 
 
-def _default_model() -> Path:
-    from depth_ros.ros.params import default_model  # needs ROS, which a named model does not
-
-    return Path(default_model())
-
-
 def _say(text: str) -> None:
     print(f"build_engine: {text}", file=sys.stderr, flush=True)
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}'; expected a whole number, 1 or more")
-    return int(text)
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, cross, height = text.partition("x")
-    if not cross:
-        raise argparse.ArgumentTypeError(f"'{text}'; expected WIDTHxHEIGHT [px], such as 1280x720")
-    return _positive(width), _positive(height)
-
-
 def _parser() -> argparse.ArgumentParser:
-    defaults = EngineOptions()
     parser = argparse.ArgumentParser(
         prog="build_engine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_engine_arguments(parser, "also for whole images of this size, which the GPU then resizes itself")
     add = parser.add_argument
-    add("--model", type=Path, help="folder of the bundle (default: the one that comes with the package)")
     add("--engine", default=TENSORRT[0], choices=TENSORRT, help="default: %(default)s")
     add("--precision", choices=PRECISIONS, help=f"default: {PRECISIONS[0]}")
-    add("--batch", type=_positive, metavar="N", help=f"most images at once, one per camera (default: {defaults.batch})")
-    add("--frame", type=_size, action="append", default=[], metavar="WIDTHxHEIGHT",
-        help="also for whole images of this size, which the GPU then resizes itself; may be given again")  # fmt: skip
-    add("--workspace-mb", type=_positive, metavar="MB", help=f"memory of the builder (default: {defaults.workspace_mb})")
+    add("--workspace-mb", type=positive, metavar="MB", help=f"memory of the builder (default: {EngineOptions().workspace_mb})")
     add("--force", action="store_true", help="build again what is there already, or was refused")
-    add("--memory", choices=MEMORIES, help=f"what manages CUDA memory (default: {defaults.memory})")
-    add("--cache", type=Path, help=f"folder of built engines (default: {defaults.cache})")
     return parser
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,10 +17,10 @@ from typing import Any
 
 from depth_ros import bundle
 from depth_ros.bundle import PRECISIONS, BundleError, ModelBundle
-from depth_ros.engines import AUTO, ENGINES, MEMORIES, Engine, EngineError, EngineOptions, choose_engine
+from depth_ros.engines import AUTO, ENGINES, Engine, EngineError, EngineOptions, choose_engine
 from depth_ros.engines.frame_gate import check_frames, open_reference
 from depth_ros.engines.gate import GateReport, check, frames_folder, load_frames
-from depth_ros.engines.plans import PRECISIONS as PLAN_PRECISIONS
+from depth_ros.tools.engine_arguments import add_engine_arguments, default_model, path, positive
 from depth_ros.types import InputError
 
 NETWORK = "network"  # the report on the network alone, beside those on frame graphs, which are named by their size
@@ -28,10 +29,12 @@ NETWORK = "network"  # the report on the network alone, beside those on frame gr
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = _parser().parse_args(arguments)
+    if options.build_if_missing:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in build_engine
     names = ("precision", "batch", "threads", "memory", "cache", "build_if_missing")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     try:
-        model = bundle.load(options.model or _default_model())
+        model = bundle.load(options.model or default_model())
         folder: Path = options.frames or frames_folder(model)
         load_frames(model, folder)  # complains before an engine is built
         choice = choose_engine(model, options.engine, EngineOptions(**given, progress=_say))
@@ -40,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with closing(choice.engine) as engine:
             description = engine.describe()
             print(f"model '{model.name}', {model.width}x{model.height}, on {description}")
-            precision = options.precision or own_precision(choice.name)
-            reports = check_all(engine, model, folder, precision, options.frame)
+            # Its own: where fp16 was refused and fp32 runs instead, fp16's limits would let too much pass.
+            reports = check_all(engine, model, folder, engine.precision, options.frame)
         print("\n".join(_table(name, report, folder) for name, report in reports.items()))
         if options.json:
             facts: dict[str, Any] = {
@@ -56,11 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(" ".join(str(error).split()))
         return 1
     return 0 if all(report.passed for report in reports.values()) else 1
-
-
-def own_precision(engine: str) -> str:
-    """What an engine runs where the user has not chosen (EngineOptions.precision)."""
-    return PLAN_PRECISIONS[0] if engine.startswith("tensorrt") else "fp32"
 
 
 def check_all(
@@ -98,37 +96,18 @@ def _say(text: str) -> None:
     print(f"check_engine: {text}", file=sys.stderr, flush=True)
 
 
-def _default_model() -> Path:
-    from depth_ros.ros.params import default_model  # needs ROS, which a named model does not
-
-    return Path(default_model())
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"'{text}'; expected WIDTHxHEIGHT [px], such as 1280x720")
-    return int(width), int(height)
-
-
 def _parser() -> argparse.ArgumentParser:
-    defaults = EngineOptions()
     parser = argparse.ArgumentParser(
         prog="check_engine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_engine_arguments(parser, "also what a GPU makes of whole images of this size")
     add = parser.add_argument
-    add("--model", type=Path, help="folder of the bundle (default: the one that comes with the package)")
     add("--engine", default=AUTO, choices=(AUTO, *ENGINES), help="default: %(default)s, the first that works")
-    add("--precision", choices=PRECISIONS, help="default: the engine's own; the limits are those of the precision")
-    add("--batch", type=int, metavar="N", help=f"most images at once of a TensorRT engine (default: {defaults.batch})")
-    add("--threads", type=int, metavar="N", help="of a CPU engine (default: one less than there are cores)")
-    add("--memory", choices=MEMORIES, help=f"what manages CUDA memory (default: {defaults.memory})")
-    add("--cache", type=Path, help=f"folder of built engines (default: {defaults.cache})")
+    add("--precision", choices=PRECISIONS, help="default: the engine's own; the limits are those of the precision that runs")
+    add("--threads", type=positive, metavar="N", help="of a CPU engine (default: one less than there are cores)")
     add("--build-if-missing", action="store_true", help="build a TensorRT engine first, which can take minutes")
-    add("--frames", type=Path, help="folder of images, best of the robot's own camera (default: those that come with the model)")
-    add("--frame", type=_size, action="append", default=[], metavar="WIDTHxHEIGHT",
-        help="also what a GPU makes of whole images of this size; may be given again")  # fmt: skip
-    add("--json", type=Path, metavar="FILE", help="write the figures")
+    add("--frames", type=path, help="folder of images, best of the robot's own camera (default: those that come with the model)")
+    add("--json", type=path, metavar="FILE", help="write the figures")
     return parser
 
 

@@ -12,6 +12,7 @@ from depth_ros.engines import EngineOptions
 from depth_ros.engines.gate import GateReport
 from depth_ros.engines.trt_build import Device, PlanBuilder
 from depth_ros.tools.build_engine import describe
+from depth_ros.tools.engine_arguments import path
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = {"depth_median": 0.0011, "depth_p99": 0.0123}
@@ -32,8 +33,14 @@ def test_no_gpu_is_said_in_one_line_and_nothing_is_written(make_bundle, tmp_path
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
+    assert engine in done.stderr.replace("-", "_")
     assert any(reason in done.stderr for reason in ("no CUDA driver", "no GPU", "not installed", "cannot be used"))
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_home_folder_is_found_where_the_shell_does_not_replace_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert path("~/engines") == tmp_path / "engines"
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):
@@ -46,7 +53,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
     ("wrong", "expected"),
     [
         (("--frame", "1280"), "expected WIDTHxHEIGHT"),
-        (("--frame", "1280x0"), "expected a whole number, 1 or more"),
+        (("--frame", "1280x0"), "expected WIDTHxHEIGHT"),
         (("--batch", "0"), "expected a whole number, 1 or more"),
         (("--precision", "bf16"), "invalid choice"),
         (("--engine", "openvino"), "invalid choice"),

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from depth_ros import bundle
-from depth_ros.engines import load_engine
+from depth_ros.engines import load_engine, onnxrt
 from depth_ros.engines.gate import FRAMES
 from depth_ros.engines.onnxrt import open_on_cpu
 from depth_ros.graphs import frame_graph
@@ -67,6 +67,21 @@ def test_engine_that_disagrees(int8_bundle, tmp_path):
 def test_limits_are_the_bundles(int8_bundle):
     made = int8_bundle(9.9, depth_median=0.011)  # 1.01 % too large
     assert main(["--model", str(made.path), "--engine", "onnxruntime", "--precision", "int8"]) == 0
+
+
+def test_limits_are_those_of_the_precision_that_runs(int8_bundle, capsys, monkeypatch):
+    """As where TensorRT refused the precision asked for and runs fp32 instead."""
+    load = onnxrt.load
+    monkeypatch.setattr(onnxrt, "load", lambda bundle, options, name: load(bundle, replace(options, precision=""), name))
+    assert main(["--model", str(int8_bundle(9.9).path), "--engine", "onnxruntime", "--precision", "int8"]) == 0
+    assert "network, fp32, against ONNX Runtime" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [("--threads", "-3"), ("--batch", "0"), ("--frame", "80"), ("--memory", "ram")])
+def test_a_wrong_argument_is_named(capsys, wrong):
+    with pytest.raises(SystemExit):
+        main(wrong)
+    assert f"argument {wrong[0]}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
