@@ -13,7 +13,9 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch import LaunchContext, LaunchDescription
 
 DDS_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"  # read by Fast DDS 2 (Humble, Jazzy); later ones have another name and syntax
-PARAMETERS = {"model": str, "engine": str, "use_sim_time": bool, "autostart": bool}  # of the node that are arguments as well
+PARAMETERS = {  # of the node that are arguments as well
+    "model": str, "engine": str, "precision": str, "build_if_missing": bool, "use_sim_time": bool, "autostart": bool,
+}  # fmt: skip
 AS_IN_FILE = "empty: as in params_file"
 
 
@@ -28,6 +30,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("params_file", default_value=str(config / "mono_depth.yaml"), description="Parameter file"),
         DeclareLaunchArgument("model", default_value="", description=f"Model bundle folder; {AS_IN_FILE}"),
         DeclareLaunchArgument("engine", default_value="", description=f"Inference backend, or auto; {AS_IN_FILE}"),
+        DeclareLaunchArgument("precision", default_value="", description=f"fp32, fp16, int8 or bf16; {AS_IN_FILE}"),
+        DeclareLaunchArgument("build_if_missing", default_value="", description=f"Build a missing TensorRT engine; {AS_IN_FILE}"),
         DeclareLaunchArgument("use_rviz", default_value="false", description="Show image, depth and cloud in RViz"),
         DeclareLaunchArgument("use_sim_time", default_value="", description=f"Take the time from /clock; {AS_IN_FILE}"),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),

@@ -90,6 +90,29 @@ def test_make_targets_exist(page):
     assert set(TARGET.findall(named(page))) - set(targets) == set()
 
 
+def test_launch_arguments_exist(page):
+    """ros2 launch takes any name without a word and does nothing with one that is not declared."""
+    given = {name for line in re.findall(r"ros2 launch depth_ros .*", text_of(page)) for name in re.findall(r"(\w+):=", line)}
+    declared = re.findall(r'DeclareLaunchArgument\("(\w+)"', text_of(ROOT / "launch" / "mono_depth.launch.py"))
+    assert given - set(declared) == set()
+
+
+@pytest.mark.parametrize("program", ["build_engine", "check_engine"])
+def test_arguments_of_the_engine_programs_exist(page, program):
+    given = {name for line in re.findall(rf"{program}\b(.*)", named(page)) for name in re.findall(r"--[a-z-]+", line)}
+    help_text = importlib.import_module(f"depth_ros.tools.{program}")._parser().format_help()
+    assert given - set(re.findall(r"--[a-z-]+", help_text)) == set()
+
+
+def test_messages_in_the_gpu_page_are_those_of_the_code():
+    table = text_of(ROOT / "docs" / "gpu.md").partition("| message | what to do |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(.+?)` \|", table, flags=re.MULTILINE)
+    assert len(rows) == len(table.splitlines()) - 2  # without the end of the head, and the rule below it
+    code = " ".join(text_of(file) for file in (ROOT / "depth_ros").rglob("*.py"))
+    parts = [part.strip() for row in rows for part in row.split("...") if part.strip()]
+    assert [part for part in parts if part not in code] == []
+
+
 def test_what_does_not_exist_would_be_found():
     assert missing_paths("python depth_ros/nothing.py config/train/{street,nothing}.yaml") == [
         "depth_ros/nothing.py", "config/train/nothing.yaml",

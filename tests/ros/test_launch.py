@@ -27,7 +27,7 @@ RVIZ_TYPES = {
 }
 ARGUMENTS = {
     "namespace", "image_topic", "camera_info_topic", "params_file", "model", "engine", "use_rviz", "use_sim_time", "log_level",
-    "autostart",
+    "autostart", "precision", "build_if_missing",
 }  # fmt: skip
 
 
