@@ -25,7 +25,7 @@ from depth_ros.engines import EngineError, EngineOptions
 
 PRECISIONS = ("fp16", "fp32", "int8")  # the first is the one that is built unless another is asked for
 TURN_S = 0.5  # between two looks at a lock that another process holds
-TURNS_PER_WORD = 20  # between two messages that it is waited for
+TURNS_PER_WORD = 6  # between two messages that it is waited for, which is when the waiting can be stopped
 # What depth_ros makes of a bundle's graph before TensorRT sees it; raise it when that changes, and older plans are left alone.
 RECIPE = 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
@@ -13,14 +14,19 @@ from depth_ros.ros.diagnostics import Diagnostics
 from depth_ros.ros.params import NodeParams, default_model
 
 
-def load_estimator(params: NodeParams, logger: RcutilsLogger, diagnostics: Diagnostics) -> Estimator:
-    """Load the bundle and its engine; say which one, and why no faster one. Raises BundleError or EngineError."""
+def load_estimator(params: NodeParams, logger: RcutilsLogger, diagnostics: Diagnostics, stop: threading.Event) -> Estimator:
+    """Load the bundle and its engine; say which one, and why no faster one. Raises BundleError or EngineError.
+
+    Also later, a build of the engine ends with SystemExit when `stop` is set.
+    """
     package = logging.getLogger("depth_ros")
     package.setLevel(logging.INFO)
     package.handlers[:] = [RosLog(logger)]
     model = bundle.load(params.model or default_model())
 
     def progress(text: str) -> None:
+        if stop.is_set():
+            raise SystemExit(0)  # as an Exception it would be one engine's failure, and the next one's turn
         logger.info(text)
         diagnostics.engine_loading(model.name, text)
 

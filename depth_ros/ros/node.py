@@ -56,9 +56,10 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
     """Lifecycle: configure loads the model, activate warms it up and subscribes; each undoes itself."""
 
-    def __init__(self) -> None:
-        """Declare the parameters. Raises InputError or rclpy's ParameterException on bad ones."""
+    def __init__(self, stop: threading.Event) -> None:
+        """Declare the parameters; `stop` ends the build of an engine. Raises InputError, or rclpy's ParameterException."""
         super().__init__(NODE_NAME)
+        self._stop_build = stop
         self.params = params.declare(self)
         self.add_on_set_parameters_callback(self._check_parameters)
         self._engine_is_busy = False  # with an image that did not end in time
@@ -81,7 +82,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and advertise the outputs; FAILURE, with the reason in the log, if it cannot be used."""
         try:
-            self._estimator = load_estimator(self.params, self.get_logger(), self._diagnostics)
+            self._estimator = load_estimator(self.params, self.get_logger(), self._diagnostics, self._stop_build)
             self._advertise()
         except (BundleError, EngineError, InputError) as error:
             reason = str(error)
@@ -260,7 +261,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(stop: threading.Event) -> int:
-    node = MonoDepthNode()
+    node = MonoDepthNode(stop)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

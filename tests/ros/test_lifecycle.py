@@ -149,6 +149,40 @@ def test_interrupt_while_it_loads(start, make_bundle):
     assert "Traceback" not in process.log()
 
 
+@pytest.mark.parametrize("engine", ["building", "auto"])
+@pytest.mark.parametrize("service", [False, True])
+def test_interrupt_while_an_engine_is_built(start, client, make_bundle, tmp_path, engine, service):
+    """It takes minutes; `auto` must not go on to the next engine, nor a build begin anew."""
+    (tmp_path / "building_node.py").write_text(BUILDING_ENGINE)
+    settings = {"env": {"PYTHONPATH": str(tmp_path)}, "model": make_bundle().path, "engine": engine, "autostart": not service}
+    process = start("building_node", **settings)
+    if service:
+        setting = client.node.create_client(ChangeState, "/mono_depth/change_state")
+        client.spin_until(setting.service_is_ready, "service")
+        setting.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+        client.spin_until(lambda: "building: 2 %" in process.log(), process.log)
+    process.wait_log("building: 2 %")
+    process.interrupt()
+    assert process.wait(5) == 0
+    assert "Traceback" not in process.log()
+    assert "passed over" not in process.log()
+
+
+BUILDING_ENGINE = """
+import sys, time
+from depth_ros import engines
+from depth_ros.ros import node
+
+def load(bundle, options, name):
+    for percent in range(100):
+        options.progress(f"building: {percent} %")
+        time.sleep(0.3)
+
+engines.ENGINES = {"building": "building_node", **engines.ENGINES}
+if __name__ == "__main__":
+    sys.exit(node.main())
+"""
+
 SLOW_ENGINE = """
 import sys, time
 from depth_ros import engines
