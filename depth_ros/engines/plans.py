@@ -57,22 +57,32 @@ class PlanKey:
         return re.sub(r"[^\w.-]+", "_", "-".join(parts))
 
 
-def plan_key(
-    bundle: ModelBundle, options: EngineOptions, backend: str, version: str, gpu: str, compute_capability: str, frame: str = ""
-) -> PlanKey:
-    """Key of the plan that these options ask for. Needs no ONNX package, so that a robot can find its plan without one.
+@dataclass(frozen=True)
+class Device:
+    """What a plan is built by and for."""
 
-    Raises EngineError for a precision that TensorRT is not built in, and where a bundle has no int8 graph.
+    backend: str  # tensorrt or tensorrt_rtx
+    version: str  # of the backend
+    gpu: str
+    compute_capability: str  # "8.7"
+
+
+def plan_key(bundle: ModelBundle, options: EngineOptions, device: Device, frame: tuple[int, int] | None = None) -> PlanKey:
+    """Key of the plan that these options ask for; `frame` is the camera's (width, height) of a frame graph.
+
+    Needs no ONNX package, so that a robot can find its plan without one. Raises EngineError for a precision that TensorRT is not
+    built in, and where a bundle has no int8 graph.
     """
     precision = options.precision or PRECISIONS[0]
     if precision not in PRECISIONS:
-        raise EngineError(f"precision is '{precision}'; {backend} has {', '.join(PRECISIONS)}")
+        raise EngineError(f"precision is '{precision}'; {device.backend} has {', '.join(PRECISIONS)}")
     if precision == "int8" and not bundle.int8:
         raise EngineError(f"{bundle.path}: has no int8 graph; make one (training.quantise), or choose another precision")
     source = bundle.int8["sha256"] if precision == "int8" else bundle.sha256
     depth_range = [bundle.min_depth, bundle.max_depth] if frame else []
     digest = hashlib.sha256(json.dumps([RECIPE, source, *depth_range]).encode()).hexdigest()
-    return PlanKey(digest, backend, version, gpu, compute_capability, precision, options.batch, frame, bundle.name)
+    size = "x".join(map(str, frame)) if frame else ""
+    return PlanKey(digest, **asdict(device), precision=precision, batch=options.batch, frame=size, name=bundle.name)
 
 
 @dataclass(frozen=True)

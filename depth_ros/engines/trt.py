@@ -19,8 +19,8 @@ from depth_ros.bundle import ModelBundle
 from depth_ros.engines import EngineError, EngineOptions
 from depth_ros.engines.contract import check_image, check_tensors
 from depth_ros.engines.cuda_memory import open_memory
-from depth_ros.engines.plans import Plan, PlanCache, PlanKey, plan_key
-from depth_ros.engines.trt_package import Gpu, find_gpu, import_tensorrt
+from depth_ros.engines.plans import Device, Plan, PlanCache, PlanKey, plan_key
+from depth_ros.engines.trt_package import find_device, import_tensorrt
 from depth_ros.engines.trt_progress import make_log
 from depth_ros.engines.trt_runner import PlanRunner, Tensor
 from depth_ros.types import Float32Array, InputError, UInt8Array
@@ -43,28 +43,22 @@ def load(bundle: ModelBundle, options: EngineOptions, name: str) -> TensorRtEngi
     Raises MissingBackendError without package, driver or GPU, EngineError for everything else.
     """
     trt = import_tensorrt(name)
-    gpu = find_gpu(trt, options)
-    plan, reason = find(trt, bundle, options, gpu)
+    device = find_device(trt, options)
+    plan, reason = find(trt, bundle, options, device)
     if plan is None and not options.build_if_missing:
         raise EngineError(f"{reason}; run: {_command(bundle, options, trt)}")
-    plan, runner = _open(trt, bundle, options, gpu, plan, slots=SLOTS)
-    return TensorRtEngine(trt, bundle, options, gpu, plan, runner)
-
-
-def key_of(trt: Any, bundle: ModelBundle, options: EngineOptions, gpu: Gpu, frame: tuple[int, int] | None = None) -> PlanKey:
-    """Key of the plan that is wanted here; `frame` is the camera's (width, height) of a frame graph."""
-    size = "x".join(map(str, frame)) if frame else ""
-    return plan_key(bundle, options, trt.__name__, trt.__version__, gpu[0], _capability(gpu), size)
+    plan, runner = _open(trt, bundle, options, device, plan, slots=SLOTS)
+    return TensorRtEngine(trt, bundle, options, device, plan, runner)
 
 
 def find(
-    trt: Any, bundle: ModelBundle, options: EngineOptions, gpu: Gpu, frame: tuple[int, int] | None = None
+    trt: Any, bundle: ModelBundle, options: EngineOptions, device: Device, frame: tuple[int, int] | None = None
 ) -> tuple[Plan | None, str]:
     """The usable plan in the cache, or None and why there is none."""
-    plan = PlanCache(options.cache).find(key_of(trt, bundle, options, gpu, frame))
+    plan = PlanCache(options.cache).find(plan_key(bundle, options, device, frame))
     if plan is None:
         size = f" for {frame[0]}x{frame[1]} images" if frame else ""
-        return None, f"no plan{size} for {gpu[0]} in {options.cache}"
+        return None, f"no plan{size} for {device.gpu} in {options.cache}"
     if plan.reason:
         return None, plan.reason
     if plan.refused:
@@ -73,24 +67,28 @@ def find(
 
 
 def build(
-    trt: Any, bundle: ModelBundle, options: EngineOptions, gpu: Gpu, frame: tuple[int, int] | None = None, force: bool = False
+    trt: Any,
+    bundle: ModelBundle,
+    options: EngineOptions,
+    device: Device,
+    frame: tuple[int, int] | None = None,
+    force: bool = False,
 ) -> Plan:
     """A plan that is built and compared with ONNX Runtime now, unless another process has just done so. Raises EngineError."""
     from depth_ros.engines import trt_build  # with what only a build needs
 
-    device = trt_build.Device(gpu[0], _capability(gpu))
-    check = make_check(trt, bundle, options, gpu)
+    check = make_check(trt, bundle, options, device)
     return trt_build.PlanBuilder(trt, bundle, options, device, check).provide(frame, force)
 
 
-def make_check(trt: Any, bundle: ModelBundle, options: EngineOptions, gpu: Gpu) -> Check:
+def make_check(trt: Any, bundle: ModelBundle, options: EngineOptions, device: Device) -> Check:
     """The numeric gate for plans that were just built, on the images that the bundle or the package carries."""
     from depth_ros.engines import frame_gate, gate
 
     def check(data: bytes, key: PlanKey) -> gate.GateReport:
         plan = Plan(key, Path(f"{key.stem}.plan"), data)
         if not key.frame:
-            with closing(TensorRtEngine(trt, bundle, options, gpu, plan, open_runner(trt, options, plan, SLOTS))) as engine:
+            with closing(TensorRtEngine(trt, bundle, options, device, plan, open_runner(trt, options, plan, SLOTS))) as engine:
                 return gate.check(engine, bundle, gate.load_frames(bundle), key.precision)
         width, height = map(int, key.frame.split("x"))
         reference = frame_gate.open_reference(bundle, width, height)
@@ -104,8 +102,10 @@ def make_check(trt: Any, bundle: ModelBundle, options: EngineOptions, gpu: Gpu) 
 class TensorRtEngine:
     """Engine (see depth_ros.engines) over one plan. Raises EngineError if it cannot be run or is not the bundle's."""
 
-    def __init__(self, trt: Any, bundle: ModelBundle, options: EngineOptions, gpu: Gpu, plan: Plan, runner: PlanRunner) -> None:
-        self._trt, self._bundle, self._options, self._gpu = trt, bundle, options, gpu
+    def __init__(
+        self, trt: Any, bundle: ModelBundle, options: EngineOptions, device: Device, plan: Plan, runner: PlanRunner
+    ) -> None:
+        self._trt, self._bundle, self._options, self._device = trt, bundle, options, device
         self.precision, self._runner = plan.key.precision, runner
         try:
             check_tensors(bundle, _described(self._runner.inputs), _described(self._runner.outputs))
@@ -134,15 +134,15 @@ class TensorRtEngine:
 
     def open_frame_graph(self, width: int, height: int) -> PlanRunner | None:
         """The frame graph for images of this size; None, with the reason in the log, where there is none that works."""
-        trt, bundle, options, gpu = self._trt, self._bundle, self._options, self._gpu
+        trt, bundle, options, device = self._trt, self._bundle, self._options, self._device
         frame = (width, height)
-        plan, reason = find(trt, bundle, options, gpu, frame)
+        plan, reason = find(trt, bundle, options, device, frame)
         if plan is None and not options.build_if_missing:
             command = _command(bundle, options, trt, frame)
             LOG.info("%dx%d images are resized on the CPU: %s; run: %s", *frame, reason, command)
             return None
         try:
-            return _open(trt, bundle, options, gpu, plan, frame)[1]
+            return _open(trt, bundle, options, device, plan, frame)[1]
         except (EngineError, InputError) as error:  # the network runs without: no reason to refuse images, or to build for each
             LOG.warning("%dx%d images are resized on the CPU: %s", *frame, error)
             return None
@@ -150,7 +150,7 @@ class TensorRtEngine:
     def describe(self) -> str:
         """One line for logs: backend, version, GPU, precision, batch, what manages its memory."""
         name = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}[self._trt.__name__]
-        gpu = f"{self._gpu[0]} (compute capability {_capability(self._gpu)})"
+        gpu = f"{self._device.gpu} (compute capability {self._device.compute_capability})"
         graph = ", CUDA graph" if self._runner.captures else ""
         return f"{name} {self._trt.__version__}, {gpu}, {self.precision}, batch {self._batch}, {self._runner.memory_name}{graph}"
 
@@ -168,21 +168,21 @@ def _open(
     trt: Any,
     bundle: ModelBundle,
     options: EngineOptions,
-    gpu: Gpu,
+    device: Device,
     plan: Plan | None,
     frame: tuple[int, int] | None = None,
     slots: int = 1,
 ) -> tuple[Plan, PlanRunner]:
     """The plan on the device; it is built where there is none, or none that TensorRT reads, as far as the options allow."""
     if plan is None:
-        plan = build(trt, bundle, options, gpu, frame)
+        plan = build(trt, bundle, options, device, frame)
     try:
         return plan, open_runner(trt, options, plan, slots)
     except UnreadablePlanError as error:
         if not options.build_if_missing:
             raise EngineError(f"{error}; run: {_command(bundle, options, trt, frame)} --force") from error
         LOG.warning("%s; it is built again", error)
-        plan = build(trt, bundle, options, gpu, frame, force=True)
+        plan = build(trt, bundle, options, device, frame, force=True)
         return plan, open_runner(trt, options, plan, slots)
 
 
@@ -225,7 +225,3 @@ def _command(bundle: ModelBundle, options: EngineOptions, trt: Any, frame: tuple
         parts += [f"--{name.replace('_', '-')}", str(value)] if value != getattr(defaults, name) else []
     parts += ["--frame", f"{frame[0]}x{frame[1]}"] if frame else []
     return shlex.join(parts)
-
-
-def _capability(gpu: Gpu) -> str:
-    return ".".join(map(str, gpu[1]))

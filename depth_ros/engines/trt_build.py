@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from depth_ros.bundle import ModelBundle
 from depth_ros.engines import EngineError, EngineOptions
-from depth_ros.engines.plans import Plan, PlanCache, PlanKey, plan_key, write_atomically
+from depth_ros.engines.plans import Device, Plan, PlanCache, PlanKey, plan_key, write_atomically
 from depth_ros.engines.trt_progress import make_log, make_monitor
 
 LOG = logging.getLogger(__name__)
@@ -42,14 +42,6 @@ Check = Callable[[bytes, PlanKey], Verdict]
 
 
 @dataclass(frozen=True)
-class Device:
-    """The GPU that a plan is for."""
-
-    gpu: str
-    compute_capability: str  # "8.7"
-
-
-@dataclass(frozen=True)
 class PlanBuilder:
     """Provides the plans of one bundle for one device; a plan that `check` does not let pass is never given out."""
 
@@ -59,12 +51,6 @@ class PlanBuilder:
     device: Device
     check: Check
 
-    def key(self, frame: tuple[int, int] | None = None) -> PlanKey:
-        """Key of the plan that the options ask for. Raises EngineError for a precision that there is not."""
-        size = "x".join(map(str, frame)) if frame else ""
-        name, version, device = self.trt.__name__, self.trt.__version__, self.device
-        return plan_key(self.bundle, self.options, name, version, device.gpu, device.compute_capability, size)
-
     def provide(self, frame: tuple[int, int] | None = None, force: bool = False) -> Plan:
         """The plan that the options ask for, built if it is not in the cache (`force`: built anew).
 
@@ -72,7 +58,7 @@ class PlanBuilder:
         not pass, fp32 is built, and remembered as what to use. One process at a time builds a plan; others wait and use it.
         Raises EngineError: not readable by TensorRT, cache not writable, or fp32 does not pass either.
         """
-        key = self.key(frame)
+        key = plan_key(self.bundle, self.options, self.device, frame)
         cache = PlanCache(self.options.cache)
         found = None if force else cache.find(key)
         if found and not found.reason:
@@ -108,7 +94,8 @@ class PlanBuilder:
         if verdict.passed:
             return cache.store(key, data, details)
         why = verdict.describe()
-        instead = None if key.precision == FALL_BACK else self._in_fp32().key(frame)
+        exact = replace(self.options, precision=FALL_BACK)
+        instead = None if key.precision == FALL_BACK else plan_key(self.bundle, exact, self.device, frame)
         refused = cache.refuse(key, why, instead, details)
         if instead is None:
             raise EngineError(f"{title}: {key.backend} {key.version} gives wrong depth and is not used: {why}")

@@ -8,12 +8,12 @@ from typing import Any
 from depth_ros.engines import EngineError, EngineOptions, MissingBackendError
 from depth_ros.engines.contract import one_line
 from depth_ros.engines.cuda_memory import open_memory
+from depth_ros.engines.plans import Device
 
 PACKAGES = {
     "tensorrt": "apt install python3-libnvinfer from NVIDIA's repository (part of JetPack), or pip install tensorrt",
     "tensorrt_rtx": "pip install tensorrt-rtx",
 }
-Gpu = tuple[str, tuple[int, int]]  # name, compute capability
 
 
 def import_tensorrt(name: str) -> Any:
@@ -29,8 +29,8 @@ def import_tensorrt(name: str) -> Any:
     return module
 
 
-def find_gpu(trt: Any, options: EngineOptions) -> Gpu:
-    """Name and compute capability of the GPU. To be asked before TensorRT's Runtime, which can crash without a driver.
+def find_device(trt: Any, options: EngineOptions) -> Device:
+    """The GPU, and the TensorRT for it. To be asked before TensorRT's Runtime, which can crash without a driver.
 
     Raises MissingBackendError where there is none, or none that this TensorRT has code for.
     """
@@ -45,7 +45,7 @@ def find_gpu(trt: Any, options: EngineOptions) -> Gpu:
             raise MissingBackendError(
                 f"{gpu} is SM{major}{minor}; TensorRT-RTX {trt.__version__} runs on {', '.join(known)} only"
             )
-    return gpu, (major, minor)
+    return Device(trt.__name__, trt.__version__, gpu, f"{major}.{minor}")
 
 
 def _installed(name: str) -> str:

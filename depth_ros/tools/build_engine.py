@@ -48,8 +48,8 @@ def build(
     """The plan of the network, and one for every size of image [px] that the device is to resize itself. Raises EngineError."""
     backend = import_module(ENGINES[engine])
     trt = backend.import_tensorrt(engine)
-    gpu = backend.find_gpu(trt, options)
-    return [backend.build(trt, model, options, gpu, frame, force) for frame in (None, *frames)]
+    device = backend.find_device(trt, options)
+    return [backend.build(trt, model, options, device, frame, force) for frame in (None, *frames)]
 
 
 def describe(model: ModelBundle, plan: Plan) -> str:

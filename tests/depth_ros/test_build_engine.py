@@ -10,7 +10,8 @@ import pytest
 
 from depth_ros.engines import EngineOptions
 from depth_ros.engines.gate import GateReport
-from depth_ros.engines.trt_build import Device, PlanBuilder
+from depth_ros.engines.plans import Device
+from depth_ros.engines.trt_build import PlanBuilder
 from depth_ros.tools.build_engine import describe
 from depth_ros.tools.engine_arguments import path
 
@@ -77,7 +78,9 @@ def make_plan(make_bundle, tmp_path):
             return GateReport(key.precision, 4, FIGURES, {name: limit_of[key.precision] for name in FIGURES})
 
         options = EngineOptions(cache=tmp_path / "cache", batch=2)
-        return made, PlanBuilder(trt, made, options, Device("Some GPU", "8.9"), check).provide(**settings)
+        return made, PlanBuilder(trt, made, options, Device("tensorrt_rtx", trt.__version__, "Some GPU", "8.9"), check).provide(
+            **settings
+        )
 
     return make
 

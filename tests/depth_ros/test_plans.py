@@ -12,7 +12,7 @@ import pytest
 
 from depth_ros import bundle
 from depth_ros.engines import EngineError, EngineOptions, plans
-from depth_ros.engines.plans import PlanCache, PlanKey, plan_key, write_atomically
+from depth_ros.engines.plans import Device, PlanCache, PlanKey, plan_key, write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = PlanKey("ab" * 32, "tensorrt", "10.3.0", "Orin (nvgpu)", "8.7", "fp16", 2, name="mono")
@@ -207,24 +207,24 @@ def test_file_names_say_what_a_plan_is_and_stay_in_the_folder(cache):
 
 def test_keys_follow_graph_and_options(make_bundle):
     made = make_bundle()
-    device = ("tensorrt", "10.3.0", "Orin", "8.7")
-    key = plan_key(made, EngineOptions(), *device)
+    device = Device("tensorrt", "10.3.0", "Orin", "8.7")
+    key = plan_key(made, EngineOptions(), device)
     assert (key.precision, key.batch, key.frame, key.name) == ("fp16", 1, "", "probe")
-    assert plan_key(made, EngineOptions(precision="fp16"), *device) == key
-    assert plan_key(make_bundle(96, 32), EngineOptions(), *device).graph_sha256 != key.graph_sha256
-    frame = plan_key(made, EngineOptions(), *device, frame="640x480")
-    deeper = plan_key(bundle.save(replace(made, max_depth=30.0), made.path), EngineOptions(), *device, frame="640x480")
+    assert plan_key(made, EngineOptions(precision="fp16"), device) == key
+    assert plan_key(make_bundle(96, 32), EngineOptions(), device).graph_sha256 != key.graph_sha256
+    frame = plan_key(made, EngineOptions(), device, (640, 480))
+    deeper = plan_key(bundle.save(replace(made, max_depth=30.0), made.path), EngineOptions(), device, (640, 480))
     assert frame.graph_sha256 != deeper.graph_sha256  # the depth range is inside a frame graph, and only there
-    assert plan_key(bundle.load(made.path), EngineOptions(), *device) == key
+    assert plan_key(bundle.load(made.path), EngineOptions(), device) == key
     quantised = [replace(made, int8={"sha256": digit * 64}) for digit in "12"]
-    keys = [plan_key(one, EngineOptions(precision="int8"), *device) for one in quantised]
+    keys = [plan_key(one, EngineOptions(precision="int8"), device) for one in quantised]
     assert len({one.graph_sha256 for one in (key, *keys)}) == 3
 
 
 @pytest.mark.parametrize(("precision", "named"), [("bf16", "'bf16'; tensorrt has fp16, fp32, int8"), ("int8", "no int8 graph")])
 def test_a_precision_that_there_is_not_is_named(make_bundle, precision, named):
     with pytest.raises(EngineError, match=named):
-        plan_key(make_bundle(), EngineOptions(precision=precision), "tensorrt", "10.3.0", "Orin", "8.7")
+        plan_key(make_bundle(), EngineOptions(precision=precision), Device("tensorrt", "10.3.0", "Orin", "8.7"))
 
 
 def test_killed_at_any_moment_of_storing_nothing_invalid_is_left(stored):

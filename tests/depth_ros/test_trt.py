@@ -16,11 +16,11 @@ from simulated_trt import SimulatedTensorRT, make_plan
 
 from depth_ros.engines import EngineError, EngineOptions, MissingBackendError, trt, trt_package
 from depth_ros.engines.cuda_memory import Memory
-from depth_ros.engines.plans import Plan, PlanCache
+from depth_ros.engines.plans import Device, Plan, PlanCache, plan_key
 from depth_ros.engines.trt_runner import PlanRunner
 from depth_ros.graphs import frame_graph
 
-GPU = ("Simulated GPU", (8, 6))
+GPU = Device("tensorrt", "10.3.0", "Simulated GPU", "8.6")
 ORDERS = {"late": (), "compute_early": (0,), "copies_early": (1,), "early": (0, 1)}  # the runner makes compute, then copy
 
 
@@ -52,7 +52,7 @@ def options(tmp_path):
 
 
 def store(simulated, bundle, options, data=None, frame=None):
-    key = trt.key_of(simulated.trt, bundle, options, GPU, frame)
+    key = plan_key(bundle, options, replace(GPU, backend=simulated.trt.__name__), frame)
     data = make_plan(bundle.graph_path.read_bytes(), options.batch) if data is None else data
     cache = PlanCache(options.cache)
     with cache.lock(key):
@@ -231,7 +231,7 @@ def mixed_graph():
 def runner(simulate, make_bundle, options):
     bundle = make_bundle()
     simulated = simulate()
-    key = trt.key_of(simulated.trt, bundle, options, GPU)
+    key = plan_key(bundle, options, GPU)
     runner = trt.open_runner(simulated.trt, options, Plan(key, options.cache / "mixed.plan", make_plan(mixed_graph(), 4)))
     runner.counts = simulated.drivers[-1].counts
     yield runner
@@ -419,7 +419,7 @@ def test_a_plan_is_built_where_there_is_none_that_can_be_read(simulate, make_bun
 def test_what_runs_instead_of_a_refused_precision_is_said(simulate, make_bundle, options, caplog):
     bundle = make_bundle()
     simulated = simulate()
-    key = trt.key_of(simulated.trt, bundle, options, GPU)
+    key = plan_key(bundle, options, GPU)
     store(simulated, bundle, replace(options, precision="fp32"))
     cache = PlanCache(options.cache)
     cache.refuse(key, "depth p99 0.3 > 0.05", replace(key, precision="fp32"), {})
@@ -478,7 +478,7 @@ def raise_error(reason):
 def test_the_gate_opens_a_plan_as_the_node_would_and_sees_when_it_is_wrong(simulate, make_bundle, options):
     bundle, wrong = make_bundle(), onnx.load(make_bundle().graph_path)
     simulated = simulate()
-    key, check = trt.key_of(simulated.trt, bundle, options, GPU), trt.make_check(simulated.trt, bundle, options, GPU)
+    key, check = plan_key(bundle, options, GPU), trt.make_check(simulated.trt, bundle, options, GPU)
     assert check(make_plan(bundle.graph_path.read_bytes(), 4), key).passed
     next(value for value in wrong.graph.initializer if value.name == "ten").CopyFrom(
         numpy_helper.from_array(np.float32(9), "ten")
@@ -493,7 +493,7 @@ def test_the_gate_opens_a_plan_as_the_node_would_and_sees_when_it_is_wrong(simul
 def test_the_gate_opens_a_frame_graph(simulate, make_bundle, options, order):
     bundle = make_bundle()
     simulated = simulate(eager=ORDERS[order])
-    key = trt.key_of(simulated.trt, bundle, options, GPU, (160, 90))
+    key = plan_key(bundle, options, GPU, (160, 90))
     check = trt.make_check(simulated.trt, bundle, options, GPU)
     report = check(make_plan(frame_graph(bundle, 160, 90, "fp32"), 4), key)
     assert report.passed, report.describe()

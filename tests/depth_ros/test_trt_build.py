@@ -15,14 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from depth_ros import bundle, graphs
 from depth_ros.engines import EngineError, EngineOptions, gate, trt_progress
-from depth_ros.engines.plans import PlanCache
-from depth_ros.engines.trt_build import Device, PlanBuilder, build_plan, configure, make_log, make_profile, parse
+from depth_ros.engines.plans import Device, PlanCache, plan_key
+from depth_ros.engines.trt_build import PlanBuilder, build_plan, configure, make_log, make_profile, parse
 from depth_ros.engines.trt_progress import Shares, make_monitor
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install -r requirements/engines.txt")
 
 ROOT = Path(__file__).resolve().parents[2]
-DEVICE = Device("Some GPU", "8.9")
+DEVICE = Device("tensorrt_rtx", trt.__version__, "Some GPU", "8.9")
 
 
 @dataclass
@@ -124,7 +124,7 @@ def test_a_calibrated_model_is_read_and_built_in_int8(default, options, tmp_path
     plan = builder(made, replace(options, precision="int8"), "int8").provide()
     assert (plan.key.precision, plan.refused) == ("int8", "")
     other = builder(replace(made, int8={"sha256": "0" * 64}), replace(options, precision="int8"), "int8")
-    assert other.key() != plan.key  # calibrated anew, built anew
+    assert plan_key(other.bundle, other.options, DEVICE) != plan.key  # calibrated anew, built anew
 
 
 def test_a_network_with_attention_is_read_and_built_in_fp32_and_in_fp16(tmp_path):
@@ -246,7 +246,7 @@ def test_a_plan_is_built_once_and_anew_only_by_force(make_bundle, options):
 
 def test_a_plan_of_another_version_is_left_alone_and_said_to_be(make_bundle, options, said):
     maker = builder(make_bundle(), options, "fp16")
-    older = replace(maker.key(), version="1.0.0")
+    older = replace(plan_key(maker.bundle, options, DEVICE), version="1.0.0")
     with PlanCache(options.cache).lock(older):
         PlanCache(options.cache).store(older, b"old", {})
     plan = maker.provide()
@@ -263,7 +263,8 @@ from pathlib import Path
 import tensorrt_rtx
 from depth_ros import bundle
 from depth_ros.engines import EngineOptions
-from depth_ros.engines.trt_build import Device, PlanBuilder
+from depth_ros.engines.plans import Device
+from depth_ros.engines.trt_build import PlanBuilder
 folder, cache, go = map(Path, sys.argv[1:])
 
 class Passed:
@@ -279,7 +280,8 @@ def check(data, key):
     return Passed()
 
 made = bundle.load(folder)
-plan = PlanBuilder(tensorrt_rtx, made, EngineOptions(cache=cache, progress=say), Device("Some GPU", "8.9"), check).provide()
+device = Device("tensorrt_rtx", tensorrt_rtx.__version__, "Some GPU", "8.9")
+plan = PlanBuilder(tensorrt_rtx, made, EngineOptions(cache=cache, progress=say), device, check).provide()
 say(f"done {len(plan.data)}")
 """
 
