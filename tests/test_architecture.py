@@ -52,7 +52,7 @@ ROS_LAYERS = (
 )
 TRAINING_LAYERS = (
     ("config", "batch", "guards"),
-    ("geometry", "losses", "data", "schedules", "devices", "record"),
+    ("geometry", "losses", "feature_losses", "data", "schedules", "devices", "record"),
     ("networks", "uncertainty"),
     ("methods",),
     ("checkpoint",),

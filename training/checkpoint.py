@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from training.config import ConfigError, TrainConfig, merge, to_dict
-from training.methods import Method, build_method
+from training.methods import Learner, build_method
 
 # What may differ when a run goes on: none of these decides a step that is already done.
 FREE_KEYS = (
@@ -89,7 +89,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return stored
 
 
-def load_method(path: Path | str) -> Method:
+def load_method(path: Path | str) -> Learner:
     """Rebuild a trained method with its averaged weights, ready for prediction. Raises ConfigError."""
     if not Path(path).is_file():
         raise ConfigError(

@@ -70,7 +70,12 @@ class MethodConfig:
     auto_masking: bool = True
     scales: int = 3  # of the decoder's outputs, finest first, that enter the loss
     sigma: str = ""  # flip, dropout, repr or log (training/uncertainty.py); none: flip, or log where depth is learned from depth
+    auto_mask_stereo: bool = True  # false: no auto-masking in batches with the other camera of a pair (FeatDepth's code)
+    charbonnier: bool = False  # sqrt(x^2 + 1e-6) in place of |x| where views are compared (FeatDepth's code)
     smoothness: float = 1e-3
+    smoothness_order: str = "first"  # first, second or both: which differences of the disparity
+    smoothness_edges: float = 1.0  # a in exp(-a |dI|), what an edge of the image permits (FeatDepth's code: 0.5)
+    smoothness_stereo_mean: bool = True  # false: disparity not divided by its mean in batches with a pair (FeatDepth's code)
     supervised: float = 1.0  # weight of the true depth where a batch has it
     velocity: float = 0.0  # weight that ties a learned pose's translation to the distance travelled
     camera_height: float = 0.0  # [m] of the camera above flat ground, which then ties the scale of depth; 0: unknown
@@ -80,14 +85,30 @@ class MethodConfig:
 
 
 @dataclass(frozen=True)
+class FeatureConfig:
+    """What FeatDepth compares besides pixels, and the auto-encoder (FeatureNet) that makes it: Shu et al., ECCV 2020."""
+
+    checkpoint: str = ""  # of method feature_net: its FeatureNet, frozen; none: one trained jointly
+    encoder: str = ""  # of the FeatureNet, from random weights; none: network.encoder with network.pretrained
+    weight: float = 1e-3  # of the feature-metric error
+    levels: tuple[int, ...] = (0,)  # of the encoder, 0 at half the size; the error is the mean over them
+    detach: bool = False  # joint training: keep the feature-metric error's gradient from the FeatureNet
+    discriminative: float = 1e-3  # weight of L_dis (alpha)
+    convergent: float = 1e-3  # weight of L_cvt (beta)
+    edge_weighted_convergence: bool = False  # relax L_cvt at edges of the image (the code)
+    photometric_reconstruction: bool = False  # L_rec with SSIM (the code); false: L1 alone
+    reconstruction_scales: int = 1  # of the decoder's, finest first (the code: 4)
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """The depth network (and the pose network's encoder)."""
 
     encoder: str = "efficientnet_lite0"
     pretrained: str = "imagenet"  # imagenet, none, or the path of a state_dict
     decoder: str = "light"  # training/networks: light, monodepth2, chained_pooling, nested, nested_light; Lite-Mono has its own
-    last_relu_only: bool = False  # resnet: after the additions of a stage, a ReLU only after the last
-    pooled_shortcut: bool = False  # resnet: where the size is halved, the shortcut takes a maximum and does not skip pixels
+    last_relu_only: bool = False  # resnet, not in the pose net: of a stage's additions only the last has a ReLU
+    pooled_shortcut: bool = False  # resnet, not in the pose net: shortcuts that halve the size take a maximum first
     frozen_batchnorm: bool = False  # keep the statistics of run.init: for batches of mixed domains
     min_depth: float = 1.0  # [m]
     max_depth: float = 100.0  # [m]
@@ -121,6 +142,7 @@ class RunConfig:
     log_every: int = 20
     validate_every: int = 200  # also the interval of checkpoints
     init: str = ""  # checkpoint whose depth network's weights are the start
+    refine: str = ""  # online refinement: the checkpoint that goes on, with all its weights, on the images it will be judged by
     accelerator: str = "auto"  # Lightning Fabric's names
     devices: int = 1  # of this machine; torchrun decides by itself
     precision: str = "32-true"  # of the networks: 32-true, bf16-mixed or 16-mixed; losses are always in 32 bits
@@ -132,6 +154,7 @@ class TrainConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
+    feature: FeatureConfig = field(default_factory=FeatureConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -149,6 +172,11 @@ RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("data.subset",), lambda value: 0 < value <= 1, "a share above 0, to 1"),
     (("data.street_share", "data.colour_jitter"), lambda value: 0 <= value <= 1, "a share from 0 to 1"),
     (("method.camera_height", "method.ground", "method.velocity"), lambda value: value >= 0, "0 or more"),
+    (("method.smoothness_order",), lambda value: value in ("first", "second", "both"), "first, second or both"),
+    (("method.smoothness_edges",), lambda value: value >= 0, "0 or more"),
+    (("feature.weight", "feature.discriminative", "feature.convergent"), lambda value: value >= 0, "0 or more"),
+    (("feature.levels",), lambda value: 0 < len(value) == len(set(value)) and set(value) <= set(range(5)), "some of 0 to 4"),
+    (("feature.reconstruction_scales",), lambda value: value in range(1, 5), "1 to 4"),
     (("data.val_share", "data.min_motion"), lambda value: 0 < value < 1, "a share above 0, below 1"),
     (("data.max_gap_s",), lambda value: value > 0, "above 0"),
     (("data.max_zoom",), lambda value: value >= 1, "1 (no zoom) or more"),

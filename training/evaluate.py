@@ -29,11 +29,12 @@ from training.judging.judge import Candidate, Judgement, Scores, judge_baselines
 from training.judging.protocols import ALLOWED, PROTOCOLS, SCALINGS, Prediction, Protocol, inverse, resized
 from training.judging.report import write_json, write_report
 from training.judging.tables import depth_table, format_judgements
-from training.methods import Predictor
+from training.methods import METHODS, PARTS, Predictor
 
 IN_RANGE = 0.8  # of the network's largest depth, which its sigmoid never reaches: what it puts beyond is sky
 DEFAULT_PROTOCOL = PROTOCOLS["kitti2015"]
 NO_MODEL = "-"
+REFINED = "online refinement"  # of a model that was trained on the images it is judged by; never in one row with others
 
 
 class TorchEngine:
@@ -60,8 +61,10 @@ class TorchEngine:
 
 
 def describe_method(method: Predictor, name: str) -> ModelBundle:
-    """Return what a bundle of this method would say about its graph."""
+    """Return what a bundle of this method would say about its graph. Raises ConfigError if it is a part of one, without depth."""
     config = method.config
+    if config.method.name in PARTS:
+        raise ConfigError(f"method {config.method.name} predicts no depth; expected a checkpoint of {', '.join(METHODS)}")
     fx, fy = (float(f) for f in method.focal)
     return ModelBundle(
         name=name,
@@ -75,6 +78,7 @@ def describe_method(method: Predictor, name: str) -> ModelBundle:
         sigma_calibration=float(method.sigma_calibration),
         trained_on="",
         licence="",
+        provenance={"mode": REFINED} if method.refined else {},
     )
 
 
@@ -178,7 +182,11 @@ def choose_protocol(options: argparse.Namespace) -> Protocol:
 def open_candidates(options: argparse.Namespace) -> dict[str, Candidate]:
     """Rows of the table by name. Raises BundleError, EngineError, ConfigError or InputError."""
     paths = ([] if options.model == NO_MODEL else [options.model]) + options.also
-    candidates: dict[str, Candidate] = {path: open_model(Path(path)) for path in paths}
+    candidates: dict[str, Candidate] = {}
+    for path in paths:
+        model = open_model(Path(path))
+        mode = model.estimator.bundle.provenance.get("mode")
+        candidates[f"{path} ({mode})" if mode else path] = model
     if options.predictions and len(options.data) > 1:
         raise ConfigError(f"--predictions belong to one set; found {len(options.data)}: judge them one after the other")
     for value in options.predictions:

@@ -211,12 +211,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             scores = evaluate(Estimator(judged, TorchEngine(method)), dataset.every_second(1))
         else:
             print("note: without --calibrate, sigma is as trained, not fitted to real errors", file=sys.stderr)
+        described = describe_method(method, options.bundle.name)
         description = replace(
-            describe_method(method, options.bundle.name),
+            described,
             trained_on=options.trained_on,
             licence=options.licence,
             metrics={key: round(scores[key], 4) for key in STATED if key in scores},
-            provenance=provenance(options.checkpoint),
+            provenance=provenance(options.checkpoint) | dict(described.provenance),
             limits=DEFAULT_LIMITS,
         )
         frames = read_frames(options.int8, description, 2 * FRAMES) if options.int8 else None

@@ -30,7 +30,7 @@ def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
 def backproject(depth: Tensor, K: Tensor) -> Tensor:
     """Points (B, 3, H, W) [m] in the camera's frame of depth (B, 1, H, W) [m]."""
     batch, _, height, width = depth.shape
-    rays = torch.linalg.inv(K) @ pixel_grid(height, width, depth.device).reshape(3, -1)
+    rays = torch.linalg.inv(K) @ pixel_grid(height, width, depth.device).to(K.dtype).reshape(3, -1)
     return rays.reshape(batch, 3, height, width) * depth
 
 

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from training.geometry import height_above_ground
 
 SSIM_WEIGHT = 0.85  # Monodepth2, equation 2
+CHARBONNIER = 1e-6  # square of the error below which Charbonnier's is smooth (FeatDepth's code)
+ORDERS = {"first": (1,), "second": (2,), "both": (1, 2)}  # of smoothness
 TIE_BREAK = 1e-5  # noise on the identity error, so that equal errors do not always choose the same candidate
 
 
@@ -33,10 +35,17 @@ def _box_mean(x: Tensor) -> Tensor:
     return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
 
 
-def photometric_error(a: Tensor, b: Tensor) -> Tensor:
-    """0.85 SSIM error + 0.15 L1, mean over channels: (B, 1, H, W) (Monodepth2, equation 2)."""
+def absolute_error(a: Tensor, b: Tensor, charbonnier: bool = False) -> Tensor:
+    """|a - b|, mean over channels: (B, 1, H, W); with `charbonnier` sqrt((a - b)^2 + 1e-6), which is smooth at 0."""
+    difference = a - b
+    error = (difference.square() + CHARBONNIER).sqrt() if charbonnier else difference.abs()
+    return error.mean(dim=1, keepdim=True)
+
+
+def photometric_error(a: Tensor, b: Tensor, charbonnier: bool = False) -> Tensor:
+    """0.85 SSIM error + 0.15 absolute error, mean over channels: (B, 1, H, W) (Monodepth2, equation 2)."""
     ssim = ssim_error(a, b).mean(dim=1, keepdim=True)
-    return SSIM_WEIGHT * ssim + (1 - SSIM_WEIGHT) * (a - b).abs().mean(dim=1, keepdim=True)
+    return SSIM_WEIGHT * ssim + (1 - SSIM_WEIGHT) * absolute_error(a, b, charbonnier)
 
 
 def min_reprojection(errors: Sequence[Tensor]) -> Tensor:
@@ -54,14 +63,37 @@ def auto_mask(reprojection: Tensor, identity_errors: Sequence[Tensor]) -> Tensor
     return min_reprojection([reprojection, *(e + TIE_BREAK * torch.randn_like(e) for e in identity_errors)])
 
 
-def smoothness(disparity: Tensor, image: Tensor) -> Tensor:
-    """Edge-aware first-order smoothness of the mean-normalised disparity (B, 1, H, W) given its image (B, 3, H, W)."""
-    normalised = disparity / (disparity.mean(dim=(2, 3), keepdim=True) + 1e-7)
-    total = disparity.new_zeros(())
-    for axis in (2, 3):
-        edges = image.diff(dim=axis).abs().mean(dim=1, keepdim=True)
-        total = total + (normalised.diff(dim=axis).abs() * torch.exp(-edges)).mean()
+def smoothness(
+    disparity: Tensor, image: Tensor, order: str = "first", edge_factor: float = 1.0, normalised: bool = True
+) -> Tensor:
+    """Edge-aware smoothness of the disparity (B, 1, H, W), divided by its mean if `normalised`, given its image (B, 3, H, W).
+
+    Its first differences (Monodepth2, equation 3), its second ones, which leave slanted planes alone, or the sum of both
+    (FeatDepth): one of ORDERS.
+    """
+    if normalised:
+        disparity = disparity / (disparity.mean(dim=(2, 3), keepdim=True) + 1e-7)
+    return torch.stack([edge_aware_variation(disparity, image, o, edge_factor) for o in ORDERS[order]]).sum()
+
+
+def edge_aware_variation(values: Tensor, image: Tensor, order: int, edge_factor: float = 1.0) -> Tensor:
+    """exp(-edge_factor |d image|) |d values| of maps (B, C, H, W) of one size, with the image's channels averaged.
+
+    d are the forward differences of that order: x and y, or xx, xy, yx and yy; the means over pixels and channels are summed.
+    A map too small for a difference has none.
+    """
+    total = values.new_zeros(())
+    for change, edge in zip(_differences(values, order), _differences(image, order), strict=True):
+        weighted = change.abs() * torch.exp(-edge_factor * edge.abs().mean(dim=1, keepdim=True))
+        total = total + weighted.sum() / max(1, weighted.numel())
     return total
+
+
+def _differences(x: Tensor, order: int) -> list[Tensor]:
+    maps = [x]
+    for _ in range(order):
+        maps = [m.diff(dim=axis) for m in maps for axis in (3, 2)]
+    return maps
 
 
 def velocity(translation: Tensor, distance: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from training.data.augment import augment
 from training.data.loading import Sources, build_sources, training_batches, validation_batches
 from training.devices import open_fabric, skips_overflow
 from training.guards import StoppedError, StopRequest, TrainingError, check_collapse, check_gradient, check_loss, find_collapse
-from training.methods import Method, build_method
+from training.methods import Learner, Method, build_method
 from training.record import Record
 from training.schedules import build_optimizer, cycle_ends, moving_average, rate_factor, set_rates
 
@@ -93,7 +93,7 @@ def train(config: TrainConfig) -> Path:
 class Trainer:
     """The state of a run and its one loop."""
 
-    def __init__(self, config: TrainConfig, fabric: Fabric, method: Method) -> None:
+    def __init__(self, config: TrainConfig, fabric: Fabric, method: Learner) -> None:
         self.config, self.fabric, self.folder = config, fabric, Path(config.run.dir)
         self.folder.mkdir(parents=True, exist_ok=True)
         method.to(fabric.device)  # before the optimiser's state is loaded, which goes to where its parameters are
@@ -197,8 +197,8 @@ class Trainer:
         return f"{path} is from before" if path.is_file() else "no checkpoint was written yet"
 
 
-def validate(method: Method, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
-    """Means over the validation samples, without augmentation: val/loss, and what Method.health() reports."""
+def validate(method: Learner, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
+    """Means over the validation samples, without augmentation: val/loss, and what Learner.health() reports."""
     method.eval()
     sums: dict[str, float] = defaultdict(float)
     count = 0
@@ -240,17 +240,48 @@ def _seed(seed: int, step: int, stream: int) -> None:
     seed_everything(int(np.random.SeedSequence((seed, step, stream)).generate_state(1)[0]), verbose=False)
 
 
-def _prepare_method(config: TrainConfig, focal: tuple[float, float]) -> Method:
+def _prepare_method(config: TrainConfig, focal: tuple[float, float]) -> Learner:
     method = build_method(config)
     method.focal.copy_(torch.tensor(focal))
-    if config.run.init:
-        _initialise(method, load_method(config.run.init))
-    method.prepare(load_method)
+    if config.run.init and config.run.refine:
+        raise ConfigError("run.init and run.refine are both set; expected one place to start from")
+    if config.run.refine:
+        _go_on(method, config.run.refine)
+    elif config.run.init:
+        _initialise(method, _load_offline(config.run.init))
+    method.prepare(load_method if config.run.refine else _load_offline)
     return method
 
 
-def _initialise(method: Method, other: Method) -> None:
+def _load_offline(path: str) -> Learner:
+    """A trained method that has not seen the images it will be judged by. Raises ConfigError."""
+    method = load_method(path)
+    if method.refined:
+        raise ConfigError(
+            f"{path} was refined online, and what starts from it would be too; expected a checkpoint without run.refine"
+        )
+    return method
+
+
+def _go_on(method: Learner, path: str) -> None:
+    """Take all weights of a trained method. Raises ConfigError."""
+    other = load_method(path)
+    try:
+        method.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(
+            f"run.refine: {path} (method {other.config.method.name}) has other networks than this run "
+            f"(method {method.config.method.name}); expected the YAML it was trained with"
+        ) from error
+
+
+def _initialise(method: Learner, other: Learner) -> None:
     """Take the weights of another run's depth network, wherever name and shape agree (heads may differ in their outputs)."""
+    for learner in (method, other):
+        if not isinstance(learner, Method):
+            raise ConfigError(
+                f"run.init: method {learner.config.method.name} has no depth network; expected methods that have one"
+            )
     own = method.depth_net.state_dict()
     matching = {k: v for k, v in other.depth_net.state_dict().items() if k in own and v.shape == own[k].shape}
     for name, value in other.depth_net.state_dict().items():

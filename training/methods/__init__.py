@@ -4,22 +4,38 @@ from __future__ import annotations
 
 from training.config import ConfigError, TrainConfig
 from training.methods.ensemble import Ensemble
-from training.methods.method import Method, Predictor
+from training.methods.featdepth import FeatDepth, FeatureNetAlone
+from training.methods.method import Learner, Method, Predictor
 from training.methods.monodepth2 import Monodepth2
 from training.methods.self_teaching import SelfTeaching
 from training.methods.supervised import Supervised
 
-__all__ = ["METHODS", "Ensemble", "Method", "Monodepth2", "Predictor", "SelfTeaching", "Supervised", "build_method"]
+__all__ = [
+    "METHODS",
+    "PARTS",
+    "Ensemble",
+    "FeatDepth",
+    "Learner",
+    "Method",
+    "Monodepth2",
+    "Predictor",
+    "SelfTeaching",
+    "Supervised",
+    "build_method",
+]
 
 METHODS: dict[str, type[Method]] = {
     "monodepth2": Monodepth2,
     "supervised": Supervised,
     "self_teaching": SelfTeaching,
+    "featdepth": FeatDepth,
 }
+PARTS: dict[str, type[Learner]] = {"feature_net": FeatureNetAlone}  # trained beforehand, for a method; they predict no depth
 
 
-def build_method(config: TrainConfig) -> Method:
-    """Build the method named in the config. Raises ConfigError."""
-    if config.method.name not in METHODS:
-        raise ConfigError(f"method.name is '{config.method.name}'; expected one of {', '.join(METHODS)}")
-    return METHODS[config.method.name](config)
+def build_method(config: TrainConfig) -> Learner:
+    """Build the method, or the part of one, that the config names. Raises ConfigError."""
+    known = METHODS | PARTS
+    if config.method.name not in known:
+        raise ConfigError(f"method.name is '{config.method.name}'; expected one of {', '.join(known)}")
+    return known[config.method.name](config)

@@ -32,6 +32,11 @@ class Ensemble(Predictor):
         self.focal.copy_(first.focal)
         self.members = nn.ModuleList(members)
 
+    @property
+    def refined(self) -> bool:
+        """See Predictor; one such member is enough."""
+        return any(member.refined for member in self.members)
+
     def predict_relative(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """See Predictor."""
         depths, relatives = zip(*(member.predict_relative(image) for member in self.members), strict=True)

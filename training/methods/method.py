@@ -29,6 +29,11 @@ class Predictor(nn.Module):
         self.register_buffer("focal", torch.ones(2))
         self.register_buffer("sigma_calibration", torch.ones(()))
 
+    @property
+    def refined(self) -> bool:
+        """Whether it was trained on the very images that it is judged by (online refinement)."""
+        return bool(self.config.run.refine)
+
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """RGB in [0, 1] (B, 3, H, W) -> depth [m] and sigma [m], each (B, 1, H, W), for a camera with `focal`."""
         depth, relative = self.predict_relative(image)
@@ -39,7 +44,22 @@ class Predictor(nn.Module):
         raise NotImplementedError
 
 
-class Method(Predictor):
+class Learner(Predictor):
+    """What the trainer trains: losses over batches, and figures that tell whether all is well."""
+
+    def prepare(self, load: Callable[[str], Predictor]) -> None:
+        """Get what the losses need besides batches, before training starts; `load` opens a checkpoint. Nothing by default."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted scalar terms whose sum is minimised."""
+        raise NotImplementedError
+
+    def health(self, batch: Batch) -> dict[str, Tensor]:
+        """Figures that tell a collapse (limits in training/guards.py), as means over the batch. None by default."""
+        return {}
+
+
+class Method(Learner):
     """A depth network with its losses, and the part that gives it a sigma (training/uncertainty.py).
 
     The network predicts depth as seen through the training camera's focal length (`focal`, set from the data); through
@@ -53,15 +73,8 @@ class Method(Predictor):
         self.uncertainty = build_uncertainty(config.method.sigma or self.default_sigma)
         self.depth_net = DepthNet(config.network, 1 + self.uncertainty.outputs, self.uncertainty.dropout)
 
-    def prepare(self, load: Callable[[str], Predictor]) -> None:
-        """Get what the losses need besides batches, before training starts; `load` opens a checkpoint. Nothing by default."""
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Weighted scalar terms whose sum is minimised."""
-        raise NotImplementedError
-
     def health(self, batch: Batch) -> dict[str, Tensor]:
-        """Figures that tell a collapse (limits in training/guards.py), as means over the batch.
+        """See Learner.
 
         near, far: share of pixels at the ends of the depth range; contrast: standard deviation of log depth in an image.
         """

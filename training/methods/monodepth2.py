@@ -29,16 +29,9 @@ class Monodepth2(Method):
         maps = self.depth_net(batch.input)[: config.scales]
         ratio = self.focal_ratio(batch.K)
         poses = [self.pose(batch, view) for view in batch.views]
-        identity = [photometric_error(v.image, batch.image) for v in batch.views] if config.auto_masking else []
-        terms = {"smoothness": batch.image.new_zeros(())}
-        for scale, scale_map in enumerate(maps):
-            depth = self.training_depth(scale_map[:, :1]) * ratio
-            if batch.views:
-                errors = [_reprojection_error(batch, v, depth, p) for v, p in zip(batch.views, poses, strict=True)]
-                for name, value in self._photometric(min_reprojection(errors), identity, scale_map[:, 1:]).items():
-                    terms[name] = terms.get(name, 0.0) + value / len(maps)
-            weight = config.smoothness / 2**scale / len(maps)
-            terms["smoothness"] = terms["smoothness"] + weight * smoothness(1 / depth, batch.image)
+        depths = [self.training_depth(m[:, :1]) * ratio for m in maps]
+        terms = self.view_losses(batch, depths, [m[:, 1:] for m in maps], poses) if batch.views else {}
+        terms |= {"smoothness": self._smoothness(batch, depths), **self.further_losses(batch, depths[0], poses)}
         depth = self.to_depth(maps[0][:, :1]) * ratio
         if batch.depth is not None:
             log_error = (torch.log(depth) - torch.log(batch.depth)).abs()
@@ -48,6 +41,38 @@ class Monodepth2(Method):
         if config.camera_height > 0:
             terms["camera_height"] = config.ground * camera_height(depth, batch.K, config.camera_height)
         return terms
+
+    def view_losses(self, batch: Batch, depths: list[Tensor], extras: list[Tensor], poses: list[Tensor]) -> dict[str, Tensor]:
+        """Terms of what the views show, mean over scales. `depths` [m] and `extras`, the maps beside them, are one per scale."""
+        masked = self.config.method.auto_masking and (self.config.method.auto_mask_stereo or not _has_pair(batch))
+        identity = [self.compare(batch, view.image) for view in batch.views] if masked else []
+        terms: dict[str, Tensor] = {}
+        for depth, extra in zip(depths, extras, strict=True):
+            warped = [warp(v.image, depth, batch.K, v.K, p) for v, p in zip(batch.views, poses, strict=True)]
+            reprojection = min_reprojection([self.compare(batch, image) for image in warped])
+            everywhere = torch.ones_like(reprojection, dtype=torch.bool)
+            error = auto_mask(reprojection, identity)
+            for name, value in self.uncertainty.losses("photometric", error, extra, everywhere, reprojection).items():
+                terms[name] = terms.get(name, 0.0) + value / len(depths)
+        return terms
+
+    def compare(self, batch: Batch, image: Tensor) -> Tensor:
+        """Error (B, 1, H, W) of a view's image, warped or as it is, where it should show the target."""
+        return photometric_error(image, batch.image, self.config.method.charbonnier)
+
+    def further_losses(self, batch: Batch, depth: Tensor, poses: list[Tensor]) -> dict[str, Tensor]:
+        """Terms of a method that does more, given the finest depth (B, 1, H, W) [m] and source_T_target of each view."""
+        return {}
+
+    def _smoothness(self, batch: Batch, depths: list[Tensor]) -> Tensor:
+        """Scale i counts 1 / 2^i."""
+        config = self.config.method
+        normalised = config.smoothness_stereo_mean or not _has_pair(batch)
+        terms = [
+            smoothness(1 / depth, batch.image, config.smoothness_order, config.smoothness_edges, normalised) / 2**scale
+            for scale, depth in enumerate(depths)
+        ]
+        return config.smoothness * torch.stack(terms).mean()
 
     def health(self, batch: Batch) -> dict[str, Tensor]:
         """Also parallax: how far learned translations move the image [px], at its mean inverse depth."""
@@ -76,14 +101,10 @@ class Monodepth2(Method):
             return invert_pose(self.pose_net(view.input, batch.input))
         return self.pose_net(batch.input, view.input)
 
-    def _photometric(self, reprojection: Tensor, identity: list[Tensor], extra: Tensor) -> dict[str, Tensor]:
-        everywhere = torch.ones_like(reprojection, dtype=torch.bool)
-        return self.uncertainty.losses("photometric", auto_mask(reprojection, identity), extra, everywhere, reprojection)
 
-
-def _reprojection_error(batch: Batch, view: View, depth: Tensor, source_T_target: Tensor) -> Tensor:
-    warped = warp(view.image, depth, batch.K, view.K, source_T_target)
-    return photometric_error(warped, batch.image)
+def _has_pair(batch: Batch) -> bool:
+    """Whether one of the views is the other camera of a stereo pair."""
+    return any(view.order == 0 for view in batch.views)
 
 
 def _velocity(views: tuple[View, ...], poses: list[Tensor]) -> Tensor:

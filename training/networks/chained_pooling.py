@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from training.networks.depth_decoder import ChannelDropout
 
-WIDTH = 256  # channels of every level; half the deepest feature's where that has fewer than 512
+WIDTH = 256  # channels of every level; a quarter of the deepest feature's where those are fewer
 POOLINGS = 4
 ENCODER_DROPOUT = 0.5  # of the two deepest features' values, in training
 
@@ -60,7 +60,7 @@ class ChainedPoolingDecoder(nn.Module):
     def __init__(self, channels: Sequence[int], outputs: int, dropout: bool = False) -> None:
         super().__init__()
         self.scales = (1, 2, 3, 4)
-        width = min(WIDTH, channels[-1] // 2)
+        width = min(WIDTH, channels[-1] // 4)
         self.reduce, self.levels, self.heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for scale in reversed(self.scales):
             reduced, inputs = (2 * width, 2 * width) if scale == 4 else (width, 2 * width + 1)
