@@ -112,7 +112,10 @@ class PlanCache:
         path = self.path(key)
         try:
             details = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            found = _key_of(details)
+            found = _key_of(details["key"])
+            instead = _key_of(details["instead"]) if details.get("instead") else None
+            if instead == found:
+                raise ValueError("it names itself to be used instead")
         except FileNotFoundError:
             return self._nearest(key)
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -120,7 +123,7 @@ class PlanCache:
         if found != key:
             return Plan(found, path, b"", details, reason=f"{path} {_differences(key, found)}")
         if "refused" in details:
-            return self._instead(key, details)
+            return self._instead(key, instead, details)
         return _verified(key, path, details)
 
     def store(self, key: PlanKey, data: bytes, details: Mapping[str, Any]) -> Plan:
@@ -171,7 +174,7 @@ class PlanCache:
         for file in sorted(self.folder.glob(f"{key.family}-*.json")):
             try:
                 details = json.loads(file.read_text(encoding="utf-8"))
-                relatives.append(Plan(_key_of(details), file.with_suffix(".plan"), b"", details))
+                relatives.append(Plan(_key_of(details["key"]), file.with_suffix(".plan"), b"", details))
             except (OSError, ValueError, TypeError, KeyError):
                 continue  # not the file that was asked for; it is reported when it is
         if not relatives:
@@ -179,11 +182,11 @@ class PlanCache:
         nearest = min(relatives, key=lambda plan: len(_differing(key, plan.key)))
         return replace(nearest, reason=f"{nearest.path} {_differences(key, nearest.key)}")
 
-    def _instead(self, key: PlanKey, details: Mapping[str, Any]) -> Plan | None:
-        if not details.get("instead"):
+    def _instead(self, key: PlanKey, instead: PlanKey | None, details: Mapping[str, Any]) -> Plan | None:
+        if instead is None:
             reason = f"{_refusal(details)}: use another engine, or build again with --force"
             return Plan(key, self.path(key), b"", details, reason=reason)
-        plan = self.find(PlanKey(**details["instead"]))
+        plan = self.find(instead)
         return plan and replace(plan, refused=_refusal(details))
 
 
@@ -248,9 +251,9 @@ def _refusal(details: Mapping[str, Any]) -> str:
     return f"{details['key']['precision']} was refused ({details['refused']})"
 
 
-def _key_of(details: Any) -> PlanKey:
-    """The key that a sidecar states. Raises KeyError or TypeError where it states none."""
-    return PlanKey(**details["key"])
+def _key_of(values: Any) -> PlanKey:
+    """A key that a sidecar states. Raises TypeError where it is none."""
+    return PlanKey(**values)
 
 
 def _differing(wanted: PlanKey, found: PlanKey) -> dict[str, tuple[Any, Any]]:

@@ -190,6 +190,18 @@ def test_a_refused_plan_names_the_one_to_use_instead(stored):
     assert plan.refused == "fp16 was refused (depth p99 0.3 > 0.05)"
 
 
+@pytest.mark.parametrize("instead", ["fp32", {"precision": "fp32"}, "itself"])
+def test_a_refusal_that_names_no_plan_is_not_a_sidecar(stored, instead):
+    stored.refuse(KEY, "depth p99 0.3 > 0.05", None, {})
+    sidecar = stored.path(KEY).with_suffix(".json")
+    values = json.loads(sidecar.read_text())
+    values["instead"] = values["key"] if instead == "itself" else instead
+    sidecar.write_text(json.dumps(values))
+    plan = stored.find(KEY)
+    assert plan.data == b""
+    assert "not a sidecar" in plan.reason
+
+
 def test_a_plan_refused_with_nothing_instead_stays_refused_until_it_is_built_anew(stored):
     stored.refuse(KEY, "depth p99 0.3 > 0.05", None, {})
     plan = stored.find(KEY)
