@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,69 +19,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from depth_ros.bundle import ModelBundle
-from depth_ros.engines import EngineError, EngineOptions
+from depth_ros.engines import EngineError
+from depth_ros.engines.plan_keys import PlanKey, differences, differing
 
-PRECISIONS = ("fp16", "fp32", "int8")  # the first is the one that is built unless another is asked for
 TURN_S = 0.5  # between two looks at a lock that another process holds
 TURNS_PER_WORD = 6  # between two messages that it is waited for, which is when the waiting can be stopped
-# What depth_ros makes of a bundle's graph before TensorRT sees it; raise it when that changes, and older plans are left alone.
-RECIPE = 1
-
-
-@dataclass(frozen=True)
-class PlanKey:
-    """All that a plan depends on: it is used only where every part is the same."""
-
-    graph_sha256: str  # of what the graph is made from: the bundle's file, the recipe, for a frame graph the depth range
-    backend: str  # tensorrt or tensorrt_rtx
-    version: str  # of the backend
-    gpu: str
-    compute_capability: str  # "8.7"
-    precision: str  # fp32, fp16 or int8
-    batch: int  # most images at once
-    frame: str = ""  # "1280x720" of a frame graph, empty for the plain network
-    name: str = "model"  # of the bundle, for people
-
-    @property
-    def stem(self) -> str:
-        """File name without its ending: readable, with a hash of the whole key."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{self.family}-{digest[:12]}"
-
-    @property
-    def family(self) -> str:
-        """What the file names of plans for the same purpose begin with, whatever version or GPU they were built for."""
-        parts = [self.name, self.precision, f"b{self.batch}", *filter(None, [self.frame])]
-        return re.sub(r"[^\w.-]+", "_", "-".join(parts))
-
-
-@dataclass(frozen=True)
-class Device:
-    """What a plan is built by and for."""
-
-    backend: str  # tensorrt or tensorrt_rtx
-    version: str  # of the backend
-    gpu: str
-    compute_capability: str  # "8.7"
-
-
-def plan_key(bundle: ModelBundle, options: EngineOptions, device: Device, frame: tuple[int, int] | None = None) -> PlanKey:
-    """Key of the plan that these options ask for; `frame` is the camera's (width, height) of a frame graph.
-
-    Needs no ONNX package, so that a robot can find its plan without one. Raises EngineError for a precision that TensorRT is not
-    built in, and where a bundle has no int8 graph.
-    """
-    precision = options.precision or PRECISIONS[0]
-    if precision not in PRECISIONS:
-        raise EngineError(f"precision is '{precision}'; {device.backend} has {', '.join(PRECISIONS)}")
-    if precision == "int8" and not bundle.int8:
-        raise EngineError(f"{bundle.path}: has no int8 graph; make one (training.quantise), or choose another precision")
-    source = bundle.int8["sha256"] if precision == "int8" else bundle.sha256
-    depth_range = [bundle.min_depth, bundle.max_depth] if frame else []
-    digest = hashlib.sha256(json.dumps([RECIPE, source, *depth_range]).encode()).hexdigest()
-    size = "x".join(map(str, frame)) if frame else ""
-    return PlanKey(digest, **asdict(device), precision=precision, batch=options.batch, frame=size, name=bundle.name)
 
 
 @dataclass(frozen=True)
@@ -121,7 +62,7 @@ class PlanCache:
         except (OSError, ValueError, TypeError, KeyError) as error:
             return Plan(key, path, reason=f"{path.with_suffix('.json')}: not a sidecar ({_text(error)}): build again")
         if found != key:
-            return Plan(found, path, b"", details, reason=f"{path} {_differences(key, found)}")
+            return Plan(found, path, b"", details, reason=f"{path} {differences(key, found)}")
         if "refused" in details:
             return self._instead(key, instead, details)
         return _verified(key, path, details)
@@ -179,8 +120,8 @@ class PlanCache:
                 continue  # not the file that was asked for; it is reported when it is
         if not relatives:
             return None
-        nearest = min(relatives, key=lambda plan: len(_differing(key, plan.key)))
-        return replace(nearest, reason=f"{nearest.path} {_differences(key, nearest.key)}")
+        nearest = min(relatives, key=lambda plan: len(differing(key, plan.key)))
+        return replace(nearest, reason=f"{nearest.path} {differences(key, nearest.key)}")
 
     def _instead(self, key: PlanKey, instead: PlanKey | None, details: Mapping[str, Any]) -> Plan | None:
         if instead is None:
@@ -254,20 +195,6 @@ def _refusal(details: Mapping[str, Any]) -> str:
 def _key_of(values: Any) -> PlanKey:
     """A key that a sidecar states. Raises TypeError where it is none."""
     return PlanKey(**values)
-
-
-def _differing(wanted: PlanKey, found: PlanKey) -> dict[str, tuple[Any, Any]]:
-    pairs = ((name, getattr(found, name), value) for name, value in asdict(wanted).items())
-    return {name: (there, value) for name, there, value in pairs if there != value}
-
-
-def _differences(wanted: PlanKey, found: PlanKey) -> str:
-    """Say what a plan was built for, where that is not what is wanted."""
-    parts = []
-    for name, values in _differing(wanted, found).items():
-        there, here = (f"{value:.12}" if name == "graph_sha256" else f"{value}" for value in values)
-        parts.append(f"{name.replace('_', ' ')} {there}, here it is {here}")
-    return f"was built for {'; '.join(parts)}: build one for this machine and model"
 
 
 def _to_json(values: Mapping[str, Any]) -> bytes:

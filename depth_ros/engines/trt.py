@@ -19,7 +19,8 @@ from depth_ros.bundle import ModelBundle
 from depth_ros.engines import EngineError, EngineOptions
 from depth_ros.engines.contract import check_image, check_tensors
 from depth_ros.engines.cuda_memory import open_memory
-from depth_ros.engines.plans import Device, Plan, PlanCache, PlanKey, plan_key
+from depth_ros.engines.plan_keys import Device, PlanKey, plan_key
+from depth_ros.engines.plans import Plan, PlanCache
 from depth_ros.engines.trt_package import find_device, import_tensorrt
 from depth_ros.engines.trt_progress import make_log
 from depth_ros.engines.trt_runner import PlanRunner, Tensor

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from depth_ros.bundle import ModelBundle
 from depth_ros.engines import EngineError, EngineOptions
-from depth_ros.engines.plans import Device, Plan, PlanCache, PlanKey, plan_key, write_atomically
+from depth_ros.engines.plan_keys import Device, PlanKey, plan_key
+from depth_ros.engines.plans import Plan, PlanCache, write_atomically
 from depth_ros.engines.trt_progress import make_log, make_monitor
 
 LOG = logging.getLogger(__name__)

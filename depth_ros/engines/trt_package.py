@@ -8,7 +8,7 @@ from typing import Any
 from depth_ros.engines import EngineError, EngineOptions, MissingBackendError
 from depth_ros.engines.contract import one_line
 from depth_ros.engines.cuda_memory import open_memory
-from depth_ros.engines.plans import Device
+from depth_ros.engines.plan_keys import Device
 
 PACKAGES = {
     "tensorrt": "apt install python3-libnvinfer from NVIDIA's repository (part of JetPack), or pip install tensorrt",

@@ -16,7 +16,8 @@ from typing import Any
 from depth_ros import bundle
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.engines import ENGINES, EngineError, EngineOptions, MissingBackendError
-from depth_ros.engines.plans import PRECISIONS, Plan
+from depth_ros.engines.plan_keys import PRECISIONS
+from depth_ros.engines.plans import Plan
 from depth_ros.tools.engine_arguments import add_engine_arguments, default_model, positive
 from depth_ros.types import InputError
 

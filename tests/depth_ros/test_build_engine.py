@@ -10,7 +10,7 @@ import pytest
 
 from depth_ros.engines import EngineOptions
 from depth_ros.engines.gate import GateReport
-from depth_ros.engines.plans import Device
+from depth_ros.engines.plan_keys import Device
 from depth_ros.engines.trt_build import PlanBuilder
 from depth_ros.tools.build_engine import describe
 from depth_ros.tools.engine_arguments import path

@@ -12,7 +12,8 @@ import pytest
 
 from depth_ros import bundle
 from depth_ros.engines import EngineError, EngineOptions, plans
-from depth_ros.engines.plans import Device, PlanCache, PlanKey, plan_key, write_atomically
+from depth_ros.engines.plan_keys import Device, PlanKey, plan_key
+from depth_ros.engines.plans import PlanCache, write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = PlanKey("ab" * 32, "tensorrt", "10.3.0", "Orin (nvgpu)", "8.7", "fp16", 2, name="mono")
@@ -31,7 +32,8 @@ PREAMBLE = f"""
 import os, sys, signal, resource, time
 from pathlib import Path
 from depth_ros.engines import EngineError
-from depth_ros.engines.plans import PlanCache, PlanKey
+from depth_ros.engines.plan_keys import PlanKey
+from depth_ros.engines.plans import PlanCache
 KEY = PlanKey(**{asdict(KEY)!r})
 cache = PlanCache(Path(sys.argv[1]))
 """

@@ -16,7 +16,8 @@ from simulated_trt import SimulatedTensorRT, make_plan
 
 from depth_ros.engines import EngineError, EngineOptions, MissingBackendError, trt, trt_package
 from depth_ros.engines.cuda_memory import Memory
-from depth_ros.engines.plans import Device, Plan, PlanCache, plan_key
+from depth_ros.engines.plan_keys import Device, plan_key
+from depth_ros.engines.plans import Plan, PlanCache
 from depth_ros.engines.trt_runner import PlanRunner
 from depth_ros.graphs import frame_graph
 

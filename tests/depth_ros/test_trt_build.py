@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from depth_ros import bundle, graphs
 from depth_ros.engines import EngineError, EngineOptions, gate, trt_progress
-from depth_ros.engines.plans import Device, PlanCache, plan_key
+from depth_ros.engines.plan_keys import Device, plan_key
+from depth_ros.engines.plans import PlanCache
 from depth_ros.engines.trt_build import PlanBuilder, build_plan, configure, make_log, make_profile, parse
 from depth_ros.engines.trt_progress import Shares, make_monitor
 
@@ -263,7 +264,7 @@ from pathlib import Path
 import tensorrt_rtx
 from depth_ros import bundle
 from depth_ros.engines import EngineOptions
-from depth_ros.engines.plans import Device
+from depth_ros.engines.plan_keys import Device
 from depth_ros.engines.trt_build import PlanBuilder
 folder, cache, go = map(Path, sys.argv[1:])
 
