@@ -121,7 +121,10 @@ def choose_engine(bundle: ModelBundle, name: str = AUTO, options: EngineOptions 
     if name not in (AUTO, *ENGINES):
         raise EngineError(f"engine '{name}' is unknown; expected {AUTO} or one of {', '.join(ENGINES)}")
     if name != AUTO:
-        return Choice(name, _load(bundle, name, options))
+        try:
+            return Choice(name, _load(bundle, name, options))
+        except EngineError as error:
+            raise type(error)(f"{name}: {error}") from error
     passed_over: list[PassedOver] = []
     for candidate in ENGINES:
         try:
