@@ -120,6 +120,13 @@ def test_trained_jointly_the_feature_metric_error_teaches_depth_and_features(
     assert (pulls(method.feature_net) > 0) is not detach
 
 
+def test_with_poses_unknown_the_feature_metric_error_teaches_them(build: Build, street_batch: Batch) -> None:
+    views = tuple(replace(v, source_T_target=None, order=order) for v, order in zip(street_batch.views, (-1, 1), strict=True))
+    method = build("featdepth", network=TINY, data={"known_poses": False}).train()
+    method.losses(replace(street_batch, views=views, depth=None, valid=None))["feature"].backward()
+    assert min(float(p.grad.abs().sum()) for p in method.pose_net.decoder[-1].parameters()) > 0
+
+
 def test_what_the_views_do_not_show_still_teaches_the_auto_encoder(build: Build, street_batch: Batch) -> None:
     method = build("featdepth", network=TINY)
     terms = method.losses(replace(street_batch, views=()))
@@ -230,7 +237,7 @@ def run(folder: Path, video: Path, *overrides: str) -> int:
         f"data.root={video}", "data.images=image", "data.calibration=camera.yaml", "data.poses=poses.txt",
         "data.train_frames=[0, 6]", "data.val_frames=[6, 9]", "data.width=64", "data.height=64", "data.workers=0",
         "method.name=featdepth", "network.encoder=tiny", "network.pretrained=none", "network.decoder=chained_pooling",
-        "optim.batch_size=2", "run.max_steps=2", "run.accelerator=cpu", f"run.dir={folder}", *overrides,
+        "method.sigma=log", "optim.batch_size=2", "run.max_steps=2", "run.accelerator=cpu", f"run.dir={folder}", *overrides,
     )  # fmt: skip
     folder.parent.mkdir(exist_ok=True)
     recipe = folder.parent / "recipe.yaml"
