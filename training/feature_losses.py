@@ -45,14 +45,9 @@ def feature_metric_error(
 ) -> Tensor:
     """L_fm = |phi_t(p) - phi_s(p')|, mean over channels: (B, 1, h, w), of features (B, C, h, w) of the two views.
 
-    Depth (B, 1, H, W) [m] and K (B, 3, 3) [px] are those of the image, `stride` = W / w times as large. A convolution of an odd
-    size with stride 2, padded evenly, puts feature (i, j) above pixel (i, j) * stride: there the depth is taken, and K is divided
-    by the stride.
+    Depth (B, 1, H, W) [m] and K (B, 3, 3) [px] are those of the image (geometry.warp).
     """
-    stride = depth.shape[-1] // target.shape[-1]
-    scale = torch.tensor([stride, stride, 1], device=depth.device, dtype=depth.dtype)[:, None]
-    warped = warp(source, depth[..., ::stride, ::stride], target_K / scale, source_K / scale, source_T_target)
-    return absolute_error(warped, target, charbonnier)
+    return absolute_error(warp(source, depth, target_K, source_K, source_T_target), target, charbonnier)
 
 
 def shrink(image: Tensor, like: Tensor) -> Tensor:

@@ -85,12 +85,17 @@ def sample(image: Tensor, pixels: Tensor) -> Tensor:
 
 
 def warp(source: Tensor, depth: Tensor, target_K: Tensor, source_K: Tensor, source_T_target: Tensor) -> Tensor:
-    """Source image (B, C, H, W) as the target sees it, given the target's depth (B, 1, H, W) [m].
+    """Source image or features (B, C, h, w) as the target sees them, given the target's depth (B, 1, H, W) [m].
 
-    What the source does not see shows its border; the minimum over the views (losses.min_reprojection) takes another view there.
+    Depth and K (B, 3, 3) [px] are those of the image, `stride` = W / w times as large as features. A convolution of an odd size
+    with stride 2, padded evenly, puts feature (i, j) above pixel (i, j) * stride: there the depth is taken, and K is divided by
+    the stride. What the source does not see shows its border; the minimum over the views (losses.min_reprojection) takes another
+    view there.
     """
-    points = transform(backproject(depth, target_K), source_T_target)
-    pixels, _ = project(points, source_K)
+    stride = depth.shape[-1] // source.shape[-1]
+    scale = torch.tensor([stride, stride, 1], device=depth.device, dtype=depth.dtype)[:, None]
+    points = transform(backproject(depth[..., ::stride, ::stride], target_K / scale), source_T_target)
+    pixels, _ = project(points, source_K / scale)
     return sample(source, pixels)
 
 

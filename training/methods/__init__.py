@@ -5,6 +5,7 @@ from __future__ import annotations
 from training.config import ConfigError, TrainConfig
 from training.methods.ensemble import Ensemble
 from training.methods.featdepth import FeatDepth, FeatureNetAlone
+from training.methods.low_texture import LowTexture
 from training.methods.method import Learner, Method, Predictor
 from training.methods.monodepth2 import Monodepth2
 from training.methods.self_teaching import SelfTeaching
@@ -16,6 +17,7 @@ __all__ = [
     "Ensemble",
     "FeatDepth",
     "Learner",
+    "LowTexture",
     "Method",
     "Monodepth2",
     "Predictor",
@@ -29,6 +31,7 @@ METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
     "self_teaching": SelfTeaching,
     "featdepth": FeatDepth,
+    "low_texture": LowTexture,
 }
 PARTS: dict[str, type[Learner]] = {"feature_net": FeatureNetAlone}  # trained beforehand, for a method; they predict no depth
 

@@ -59,17 +59,25 @@ class FeatDepth(Monodepth2):
                 )
             self.frozen = [loaded.feature_net.eval().requires_grad_(False)]
 
-    def further_losses(self, batch: Batch, depth: Tensor, poses: list[Tensor]) -> dict[str, Tensor]:
-        """The feature-metric error, and where the FeatureNet is trained jointly its own terms."""
+    def view_losses(self, batch: Batch, depths: list[Tensor], extras: list[Tensor], poses: list[Tensor]) -> dict[str, Tensor]:
+        """Also the feature-metric error of the finest depth, and where the FeatureNet is trained jointly its own terms."""
+        target, sources, terms = self.features(batch)
+        terms |= super().view_losses(batch, depths, extras, poses)
+        if batch.views:
+            terms["feature"] = self.config.feature.weight * self._feature_metric(batch, depths[0], poses, target, sources)
+        return terms
+
+    def features(self, batch: Batch) -> tuple[list[Tensor], list[list[Tensor]], dict[str, Tensor]]:
+        """Levels (B, C, h, w) of the target and of each view, to compare; the terms of a FeatureNet that is trained jointly."""
         config = self.config.feature
         net = self.feature_net or self.frozen[0].to(batch.image.device)
-        features, *others = net.features([batch.image, *(view.image for view in batch.views)])
+        target, *sources = net.features([batch.image, *(view.image for view in batch.views)])
         terms = {}
         if self.feature_net is not None:
-            terms = feature_net_losses(net, features, batch.image, config, self.config.method.charbonnier)
-        if batch.views:
-            terms["feature"] = config.weight * self._feature_metric(batch, depth, poses, features, others)
-        return terms
+            terms = feature_net_losses(net, target, batch.image, config, self.config.method.charbonnier)
+        if config.detach:
+            target, *sources = ([level.detach() for level in levels] for levels in (target, *sources))
+        return target, sources, terms
 
     def _feature_metric(
         self, batch: Batch, depth: Tensor, poses: list[Tensor], target: list[Tensor], sources: list[list[Tensor]]
@@ -77,11 +85,10 @@ class FeatDepth(Monodepth2):
         """Mean over levels and pixels of the least error over the views."""
         means = []
         for level in self.config.feature.levels:
-            errors = []
-            for view, pose, source in zip(batch.views, poses, sources, strict=True):
-                pair = (target[level], source[level])
-                a, b = (f.detach() for f in pair) if self.config.feature.detach else pair
-                errors.append(feature_metric_error(a, b, depth, batch.K, view.K, pose, self.config.method.charbonnier))
+            errors = [
+                feature_metric_error(target[level], source[level], depth, batch.K, view.K, pose, self.config.method.charbonnier)
+                for view, pose, source in zip(batch.views, poses, sources, strict=True)
+            ]
             means.append(min_reprojection(errors).mean())
         return torch.stack(means).mean()
 

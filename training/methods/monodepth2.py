@@ -30,8 +30,8 @@ class Monodepth2(Method):
         ratio = self.focal_ratio(batch.K)
         poses = [self.pose(batch, view) for view in batch.views]
         depths = [self.training_depth(m[:, :1]) * ratio for m in maps]
-        terms = self.view_losses(batch, depths, [m[:, 1:] for m in maps], poses) if batch.views else {}
-        terms |= {"smoothness": self._smoothness(batch, depths), **self.further_losses(batch, depths[0], poses)}
+        terms = self.view_losses(batch, depths, [m[:, 1:] for m in maps], poses)
+        terms["smoothness"] = self._smoothness(batch, depths)
         depth = self.to_depth(maps[0][:, :1]) * ratio
         if batch.depth is not None:
             log_error = (torch.log(depth) - torch.log(batch.depth)).abs()
@@ -43,26 +43,41 @@ class Monodepth2(Method):
         return terms
 
     def view_losses(self, batch: Batch, depths: list[Tensor], extras: list[Tensor], poses: list[Tensor]) -> dict[str, Tensor]:
-        """Terms of what the views show, mean over scales. `depths` [m] and `extras`, the maps beside them, are one per scale."""
+        """Terms of what the views show. `depths` [m] and `extras`, the maps beside them, are one per scale."""
+        images = [view.image for view in batch.views]
+        return self.compare_views("photometric", batch, batch.image, images, depths, extras, poses)
+
+    def compare_views(
+        self,
+        name: str,
+        batch: Batch,
+        target: Tensor,
+        sources: list[Tensor],
+        depths: list[Tensor],
+        extras: list[Tensor],
+        poses: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Least error over the views, auto-masked, mean over scales and pixels: `name`, or what the part of sigma makes of it.
+
+        The target and its views are images or features (B, C, h, w), of any stride. No terms without views.
+        """
         masked = self.config.method.auto_masking and (self.config.method.auto_mask_stereo or not _has_pair(batch))
-        identity = [self.compare(batch, view.image) for view in batch.views] if masked else []
+        identity = [self.error(source, target) for source in sources] if masked else []
+        stride = batch.image.shape[-1] // target.shape[-1]
         terms: dict[str, Tensor] = {}
-        for depth, extra in zip(depths, extras, strict=True):
-            warped = [warp(v.image, depth, batch.K, v.K, p) for v, p in zip(batch.views, poses, strict=True)]
-            reprojection = min_reprojection([self.compare(batch, image) for image in warped])
+        for depth, extra in zip(depths if sources else [], extras, strict=False):
+            views = zip(sources, batch.views, poses, strict=True)
+            warped = [warp(source, depth, batch.K, view.K, pose) for source, view, pose in views]
+            reprojection = min_reprojection([self.error(source, target) for source in warped])
             everywhere = torch.ones_like(reprojection, dtype=torch.bool)
-            error = auto_mask(reprojection, identity)
-            for name, value in self.uncertainty.losses("photometric", error, extra, everywhere, reprojection).items():
-                terms[name] = terms.get(name, 0.0) + value / len(depths)
+            error, extra = auto_mask(reprojection, identity), extra[..., ::stride, ::stride]
+            for term, value in self.uncertainty.losses(name, error, extra, everywhere, reprojection).items():
+                terms[term] = terms.get(term, 0.0) + value / len(depths)
         return terms
 
-    def compare(self, batch: Batch, image: Tensor) -> Tensor:
-        """Error (B, 1, H, W) of a view's image, warped or as it is, where it should show the target."""
-        return photometric_error(image, batch.image, self.config.method.charbonnier)
-
-    def further_losses(self, batch: Batch, depth: Tensor, poses: list[Tensor]) -> dict[str, Tensor]:
-        """Terms of a method that does more, given the finest depth (B, 1, H, W) [m] and source_T_target of each view."""
-        return {}
+    def error(self, source: Tensor, target: Tensor) -> Tensor:
+        """Error (B, 1, h, w) of a view, warped or as it is, where it should show the target."""
+        return photometric_error(source, target, self.config.method.charbonnier)
 
     def _smoothness(self, batch: Batch, depths: list[Tensor]) -> Tensor:
         """Scale i counts 1 / 2^i."""
