@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_ros.engines import EngineError, MissingBackendError
+from depth_ros.engines.contract import one_line
 from depth_ros.types import UInt8Array
 
 STREAM_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name
@@ -25,7 +26,7 @@ def open_driver() -> PycudaDriver:
     except ModuleNotFoundError:
         raise
     except ImportError as error:  # pycuda is linked against the library that comes with the driver
-        raise MissingBackendError(f"no CUDA driver: pycuda cannot be loaded: {_one_line(error)}") from error
+        raise MissingBackendError(f"no CUDA driver: pycuda cannot be loaded: {one_line(error)}") from error
 
 
 @cache
@@ -60,7 +61,7 @@ class PycudaDriver:
         except self._cuda.Error as error:
             if "no CUDA-capable device" in str(error):
                 return 0
-            raise MissingBackendError(f"no CUDA driver: {_one_line(error)}") from error
+            raise MissingBackendError(f"no CUDA driver: {one_line(error)}") from error
 
     def open(self) -> None:
         """Take device 0. Its context is not made current here: that is for the thread that uses it."""
@@ -160,8 +161,4 @@ class PycudaDriver:
         try:
             yield
         except self._cuda.Error as error:  # "cuMemAlloc failed: out of memory"
-            raise EngineError(f"CUDA: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+            raise EngineError(f"CUDA: {one_line(error)}") from error
