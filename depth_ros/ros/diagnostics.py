@@ -45,9 +45,11 @@ class Diagnostics:
 
     def publish(self) -> None:
         """Publish the present state."""
+        self._publish(self._frames())
+
+    def _publish(self, frames: Status) -> None:
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
-        frames = self._frames()
         for part, status in (("engine", self._engine), ("frames", frames)):
             values = [KeyValue(key=key, value=str(value)) for key, value in status.values.items()]
             message.status.append(
@@ -61,8 +63,9 @@ class Diagnostics:
     def engine_loading(self, model: str, progress: str = "") -> None:
         """Say at once, since loading blocks the timer, that the model's engine is loaded or how far its build is."""
         self._model = model
+        frames = self._frames()  # first, for answers until now are no sign that this is over
         self._engine = Status(DiagnosticStatus.WARN, progress or "loading", {"model": model})
-        self.publish()
+        self._publish(frames)
 
     def engine_runs(self, choice: Choice) -> None:
         """Say which engine runs; a warning where a faster one is here but does not."""
