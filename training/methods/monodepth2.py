@@ -61,11 +61,13 @@ class Monodepth2(Method):
 
         The target and its views are images or features (B, C, h, w), of any stride. No terms without views.
         """
+        if not sources:
+            return {}
         masked = self.config.method.auto_masking and (self.config.method.auto_mask_stereo or not _has_pair(batch))
         identity = [self.error(source, target) for source in sources] if masked else []
         stride = batch.image.shape[-1] // target.shape[-1]
         terms: dict[str, Tensor] = {}
-        for depth, extra in zip(depths if sources else [], extras, strict=False):
+        for depth, extra in zip(depths, extras, strict=True):
             views = zip(sources, batch.views, poses, strict=True)
             warped = [warp(source, depth, batch.K, view.K, pose) for source, view, pose in views]
             reprojection = min_reprojection([self.error(source, target) for source in warped])
