@@ -540,7 +540,7 @@ def test_tensorrt_rtx_without_a_driver_is_an_error_and_no_crash(make_bundle):
     pytest.importorskip("tensorrt_rtx")
     if ctypes.util.find_library("cuda"):
         pytest.skip("this machine has a CUDA driver")
-    assert load_in_a_process(make_bundle(), "tensorrt_rtx").startswith("MissingBackendError no CUDA driver: ")
+    assert load_in_a_process(make_bundle(), "tensorrt_rtx").startswith("MissingBackendError tensorrt_rtx: no CUDA driver: ")
 
 
 def test_the_real_tensorrt_rtx_refuses_a_damaged_plan_with_a_reason_and_no_crash():
@@ -562,7 +562,7 @@ def test_the_real_tensorrt_rtx_refuses_a_damaged_plan_with_a_reason_and_no_crash
 @pytest.mark.skipif(bool(trt_package._installed("tensorrt")), reason="TensorRT is installed here")
 def test_tensorrt_that_is_not_installed_says_how_to_get_it(make_bundle):
     text = load_in_a_process(make_bundle(), "tensorrt")
-    assert text.startswith("MissingBackendError not installed: apt install python3-libnvinfer")
+    assert text.startswith("MissingBackendError tensorrt: not installed: apt install python3-libnvinfer")
 
 
 @pytest.mark.parametrize(
@@ -578,6 +578,6 @@ def test_tensorrt_that_is_not_installed_says_how_to_get_it(make_bundle):
 @pytest.mark.skipif(bool(trt_package._installed("tensorrt")), reason="TensorRT is installed here")
 def test_a_stub_is_told_from_tensorrt(make_bundle, tmp_path, source, reason):
     text = load_in_a_process(make_bundle(), "tensorrt", distribution(tmp_path, "tensorrt", source))
-    assert text.startswith("EngineError tensorrt 10.16.0 is installed but cannot be used (")
+    assert text.startswith("EngineError tensorrt: tensorrt 10.16.0 is installed but cannot be used (")
     assert reason in text
     assert "python3-libnvinfer" in text
