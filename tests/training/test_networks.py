@@ -172,11 +172,12 @@ def test_chained_pooling_sees_five_pixels_more_with_every_link() -> None:
     pooling = ChainedPooling(1)
     for link in pooling.links:
         nn.init.constant_(link.weight, 1.0)
-    x = torch.zeros(1, 1, 1, 21)
-    x[..., 10] = 1
-    # After link n the spot is 4n + 1 wide; the sum of all five counts the links that have reached a pixel.
-    expected = torch.tensor([5 - max(0, -(-abs(i - 10) // 2)) for i in range(21)]).clamp(min=0).float()
-    assert torch.equal(pooling(x)[0, 0, 0], expected)
+    x = torch.zeros(1, 1, 21, 21)
+    x[..., 10, 10] = 1
+    # After link n the spot is a square of 4n + 1 pixels; the sum of all five counts the links that have reached a pixel.
+    away = (torch.arange(21) - 10).abs()
+    distance = torch.maximum(away[:, None], away)
+    assert torch.equal(pooling(x)[0, 0], (5 - (distance + 1) // 2).clamp(min=0).float())
 
 
 def test_unknown_decoders_name_the_known_ones() -> None:
