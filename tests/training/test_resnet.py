@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,6 +102,19 @@ def test_the_configuration_changes_the_depth_encoder_and_not_the_pose_net() -> N
         blocks = [block for stage in encoder.stages for block in stage]
         assert sum(isinstance(block.pool, nn.MaxPool2d) for block in blocks) == pooled
         assert sum(isinstance(block.relu, nn.ReLU) for block in blocks) == (4 if pooled else 8)
+
+
+@pytest.mark.parametrize("changes", [{}, {"last_relu_only": True, "pooled_shortcut": True}])
+def test_weights_for_one_image_start_depth_and_pose_net_alike(tmp_path: Path, changes: dict[str, bool]) -> None:
+    """Two equal images excite the pose net's encoder as one excites the network that the weights are of."""
+    trained = resnet18().eval()
+    torch.save(trained.state_dict(), tmp_path / "encoder.pt")
+    config = NetworkConfig(encoder="resnet18", pretrained=str(tmp_path / "encoder.pt"), **changes)
+    depth, pose, image = DepthNet(config, 1).encoder, build_pose_net(config).encoder.eval(), torch.rand(1, 3, 64, 64)
+    assert all(torch.equal(a, b) for a, b in zip(depth.state_dict().values(), trained.state_dict().values(), strict=True))
+    with torch.no_grad():
+        pairs = zip(pose(torch.cat([image, image], dim=1)), trained(image), strict=True)
+        assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in pairs)
 
 
 @pytest.mark.parametrize("change", ["last_relu_only", "pooled_shortcut"])

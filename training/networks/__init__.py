@@ -104,10 +104,21 @@ def build_encoder(config: NetworkConfig, images: int, **changes: bool) -> nn.Mod
         if not path.is_file():
             raise ConfigError(f"network.pretrained: {path} does not exist; expected imagenet, none or the path of a state_dict")
         try:
-            encoder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            encoder.load_state_dict(_for_stacked(state, encoder.state_dict(), images))
         except (RuntimeError, UnpicklingError, EOFError) as error:
             raise ConfigError(f"network.pretrained: {path}: does not fit {config.encoder}; expected its state_dict") from error
     return encoder
+
+
+def _for_stacked(state: dict[str, Tensor], own: dict[str, Tensor], images: int) -> dict[str, Tensor]:
+    """A stem's weights for one image, repeated for each of `images` and divided by their number (Monodepth2, pose network)."""
+
+    def stack(name: str, value: Tensor) -> Tensor:
+        one_image = name in own and value.ndim == 4 and own[name].shape[1] == images * value.shape[1]
+        return value.repeat(1, images, 1, 1) / images if one_image else value
+
+    return {name: stack(name, value) for name, value in state.items()}
 
 
 def build_pose_net(config: NetworkConfig) -> PoseNet:
