@@ -1,7 +1,7 @@
 """Only names that every TensorRT from 10.3 on has are used: the code's, read off its source, against recorded tables.
 
-tests/depth_ros/data/tensorrt_names.json holds the names of the Python bindings of 10.3, 10.13 and 11.1 (public sources)
-and of the package tensorrt-rtx 1.7. The sources of 11.4 are not public; what 11 dropped is recorded as gone_in_11.
+tests/depth_ros/data/tensorrt_names.json holds the names in the packages themselves: tensorrt-cu12-bindings 10.3, 10.13 and
+11.4 (imported with empty stand-ins for its C++ libraries) and tensorrt-rtx 1.7. What 11 dropped is recorded as gone_in_11.
 """
 
 import ast
@@ -96,7 +96,7 @@ def test_a_name_that_a_version_has_not_is_found():
     uses = touched(
         "def f(trt, builder):\n    self._context.execute_async_v2(builder.platform_has_fast_fp16, trt.BuilderFlag.FP16)", NAMES
     )
-    assert missing(uses, "11.1") == ["Builder.platform_has_fast_fp16", "BuilderFlag.FP16", "IExecutionContext.execute_async_v2"]
+    assert missing(uses, "11.4") == ["Builder.platform_has_fast_fp16", "BuilderFlag.FP16", "IExecutionContext.execute_async_v2"]
     assert missing(uses, "10.3") == ["IExecutionContext.execute_async_v2"]
 
 
