@@ -96,6 +96,8 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Warm the model up, then subscribe."""
         assert self._estimator is not None
+        if self._engine_is_busy:
+            return self._fail("cannot activate: the engine still works on an image of before; clean up and configure again")
         size = (1, self._estimator.bundle.height, self._estimator.bundle.width, 3)
         try:
             self._estimator.engine.infer(np.zeros(size, np.uint8))
@@ -187,7 +189,10 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             self.destroy_lifecycle_publisher(publisher)
         self._publishers_by_topic = {}
         if self._estimator is not None and not self._engine_is_busy:  # closed under running work it could crash the process
-            self._estimator.engine.close()
+            try:
+                self._estimator.engine.close()
+            except EngineError as error:  # a device that failed; what is left goes with the process
+                self.get_logger().warning(f"the engine cannot be closed: {error}")
         self._estimator = None
         self._diagnostics.engine_released()
         self._engine_is_busy = False

@@ -217,3 +217,16 @@ def test_engine_is_not_closed_under_running_work(start, client, make_bundle, tmp
     (warning,) = process.lines("WARN")
     assert "the image in work takes more than 5 s" in warning
     assert "ENGINE CLOSED" not in process.log()
+
+
+def test_an_engine_that_still_works_is_not_given_another_image(start, client, make_bundle, tmp_path):
+    (tmp_path / "slow_node.py").write_text(SLOW_ENGINE)
+    process = start("slow_node", env={"PYTHONPATH": str(tmp_path)}, model=make_bundle().path, engine="slow").wait_ready()
+    client.listen("depth/image_rect")
+    client.send_until(lambda: "ENGINE AT WORK" in process.log(), wall(), info_message(), "an image in work")
+    assert change(client, Transition.TRANSITION_DEACTIVATE)
+    assert not change(client, Transition.TRANSITION_ACTIVATE)
+    (error,) = process.lines("ERROR")
+    assert "still works on an image" in error
+    for transition in (Transition.TRANSITION_CLEANUP, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert change(client, transition)  # with an engine of its own
