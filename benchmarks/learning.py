@@ -1,10 +1,12 @@
-"""What Monodepth2 and true depth teach, each run with equal steps and two seeds, beside the mean map.
+"""What methods and kinds of supervision teach, each run with equal steps and two seeds, beside the mean map.
 
     python benchmarks/learning.py [--suite streets] [--seeds 0 1] [--data ../shared/data]
 
-Suite `streets`: the procedural world, judged on 96 views of streets and textures that no run has seen. Suite `kitti`: stereo
-video (KITTI odometry 06, 51 grey pairs), judged on KITTI Stereo 2015. A run that was interrupted goes on; a finished one is not
-repeated (remove runs/learning to start over).
+`streets`: kinds of supervision in the procedural streets, judged on 96 views with textures that no run has seen. `kitti`:
+Monodepth2 in M, S and MS on stereo video (KITTI odometry 06, 51 grey pairs), judged on KITTI Stereo 2015. `featdepth` and
+`low_texture`: what each part of these systems does, one change a run, on stereo pairs of procedural worlds whose walls and floors
+are half plain, judged on 96 unseen views of such. An interrupted run goes on; a finished one is not repeated (remove
+runs/learning to start over).
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +40,15 @@ from training.judging.protocols import PROTOCOLS
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = Path("runs/learning")
 PROTOCOL = PROTOCOLS["kitti2015"]
-COLUMNS = ("abs_rel", "abs_rel_median_scaled", "rmse", "delta1", "aurg_abs_rel")
-RAW = ("abs_rel", "rmse", "delta1")  # in metres: not for depth that is true up to a factor, whose are median-scaled
+COLUMNS = ("abs_rel", "abs_rel_median_scaled", "sq_rel", "rmse", "delta1", "aurg_abs_rel", "textured", "texture-less")
+# In metres: not for depth that is true up to a factor, whose errors are median-scaled.
+RAW = ("abs_rel", "sq_rel", "rmse", "delta1", "textured", "texture-less")
+
+
+PLAIN = (  # the low-texture system without what is its own
+    "method.name=monodepth2", "method.smoothness_order=first", "network.decoder=monodepth2",
+    "network.last_relu_only=false", "network.pooled_shortcut=false",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,8 +56,10 @@ class Suite:
     """Runs that differ in what they learn from, and nothing else."""
 
     config: str  # YAML that all share
-    runs: dict[str, tuple[str, ...]]  # name -> overrides
+    runs: Mapping[str, tuple[str, ...]]  # name -> overrides
     open: Callable[[Path], EvaluationSet]  # folder of the real data -> the images that judge this suite's runs
+    first: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # runs that others start from: {folder}/<name>_{seed}
+    judged: str = "best.ckpt"  # by validation loss; last.ckpt where runs minimise different losses
 
 
 def unseen_streets(data: Path) -> EvaluationSet:
@@ -58,6 +70,19 @@ def unseen_streets(data: Path) -> EvaluationSet:
     samples = StreetSamples(kitti_camera(192, 64), 96, seed=900, config=StreetConfig(textures="test"))
     truth = StreetTruth(samples, "unseen streets")
     return EvaluationSet("unseen streets", tuple(Target(truth, index) for index in range(len(truth))))
+
+
+def unseen_plain_worlds(data: Path) -> EvaluationSet:
+    """32 views each of streets, rooms and plain grounds at 192x64, half of them without texture; needs no data."""
+    from training.data.street import StreetConfig, kitti_camera
+    from training.data.street.samples import StreetSamples, StreetTruth
+
+    targets: list[Target] = []
+    for scene in ("street", "room", "ground"):
+        world = StreetConfig(scene=scene, textures="test", plain=0.5)
+        truth = StreetTruth(StreetSamples(kitti_camera(192, 64), 32, seed=900, config=world), scene)
+        targets += [Target(truth, index) for index in range(len(truth))]
+    return EvaluationSet("unseen plain worlds", tuple(targets))
 
 
 SUITES: dict[str, Suite] = {
@@ -85,6 +110,38 @@ SUITES: dict[str, Suite] = {
             "MS, known poses": ("data.stereo=true",),
         },
         lambda data: open_evaluation_set(data / "kitti2015_stereo"),
+    ),
+    "featdepth": Suite(
+        "benchmarks/learning_featdepth.yaml",
+        {
+            "photometric alone": ("method.name=monodepth2",),
+            "+ features, L_rec": ("feature.discriminative=0", "feature.convergent=0"),
+            "+ L_dis": ("feature.convergent=0",),
+            "+ L_cvt": ("feature.discriminative=0",),
+            "+ both (FeatDepth)": (),
+            "the same, frozen": ("feature.checkpoint={folder}/feature_net_{seed}/last.ckpt",),
+            "the same, three levels": ("feature.levels=[0, 1, 2]",),
+            "the same, weight .1": ("feature.weight=0.1",),
+        },
+        unseen_plain_worlds,
+        first={"feature_net": ("method.name=feature_net", "data.street_views=[]")},
+        judged="last.ckpt",
+    ),
+    "low_texture": Suite(
+        "benchmarks/learning_low_texture.yaml",
+        {
+            "baseline": PLAIN,
+            "ReLU in last blocks": (*PLAIN, "network.last_relu_only=true"),
+            "max-pool shortcut": (*PLAIN, "network.pooled_shortcut=true"),
+            "nested skips": (*PLAIN, "network.decoder=nested"),
+            "smoothness, second": (*PLAIN, "method.smoothness_order=second"),
+            "smoothness, both": (*PLAIN, "method.smoothness_order=both"),
+            "features, one scale": (*PLAIN, "method.name=low_texture", "feature.levels=[0]"),
+            "features, three": (*PLAIN, "method.name=low_texture"),
+            "all together": (),
+        },
+        unseen_plain_worlds,
+        judged="last.ckpt",
     ),
 }
 
@@ -121,6 +178,7 @@ def run_suite(name: str, options: argparse.Namespace) -> dict[str, Any]:
     suite = SUITES[name]
     jobs = [(run, seed) for seed in options.seeds for run in suite.runs]
     with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda job: train(suite, name, *job, options), [(run, s) for s in options.seeds for run in suite.first]))
         checkpoints = list(pool.map(lambda job: train(suite, name, *job, options), jobs))
     dataset = suite.open(options.data)
     rows = {row: [figures(judged)] for row, judged in judge_baselines(dataset, PROTOCOL).items()}
@@ -135,13 +193,16 @@ def run_suite(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def figures(judged: Judgement) -> dict[str, float]:
     """The columns of one run; those in raw metres only where the run's depth is metric."""
-    return {c: judged.scores[c] for c in COLUMNS if c in judged.scores and (judged.scaling == "none" or c not in RAW)}
+    scores = judged.scores | {group: found["abs_rel"] for group, found in judged.groups.items()}
+    return {c: scores[c] for c in COLUMNS if c in scores and (judged.scaling == "none" or c not in RAW)}
 
 
 def train(suite: Suite, name: str, run: str, seed: int, options: argparse.Namespace) -> Path:
-    """Train one run in a process of its own, on one thread; return its best checkpoint."""
-    folder = options.runs / name / f"{run.replace(', ', '_').replace(' ', '_')}_{seed}"
-    changes = (f"data.root={options.data}", *suite.runs[run], f"run.seed={seed}", f"run.dir={folder}", *options.set)
+    """Train one run in a process of its own, on one thread; return the checkpoint that is judged."""
+    suite_folder = options.runs / name
+    folder = suite_folder / f"{re.sub('[^a-zA-Z0-9.]+', '_', run).strip('_')}_{seed}"
+    own = [change.format(folder=suite_folder, seed=seed) for change in {**suite.runs, **suite.first}[run]]
+    changes = (f"data.root={options.data}", *own, f"run.seed={seed}", f"run.dir={folder}", *options.set)
     command = [sys.executable, "-m", "training.train", suite.config]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log:
@@ -149,7 +210,7 @@ def train(suite: Suite, name: str, run: str, seed: int, options: argparse.Namesp
             [*command, *(word for change in changes for word in ("--set", change))],
             env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log, check=True,
         )  # fmt: skip
-    return folder / "best.ckpt"
+    return folder / suite.judged
 
 
 def table(rows: dict[str, list[dict[str, float]]]) -> str:

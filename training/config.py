@@ -50,6 +50,7 @@ class DataConfig:
     street_views: tuple[str, ...] = ()  # of those: before, after, left, right (0.54 m; rooms 0.12 m); none: exact depth alone
     street_scenes: tuple[tuple[str, float], ...] = (("street", 1.0),)  # their shares: street, room, ground
     street_textures: str = "train"  # or test: another family, to judge on
+    street_plain: float = 0.15  # share of their walls, and indoors of floors, without any texture
     flip: bool = True
     max_zoom: float = 1.0  # random crop of 1/zoom of the image, resized back; the camera follows
     colour_jitter: float = 0.2  # brightness, contrast, saturation and gamma within 1 +- this; the networks' input only
@@ -170,7 +171,7 @@ RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("data.width", "data.height"), lambda value: value > 0 and value % 32 == 0, "a multiple of 32"),
     (("data.offsets",), _same_order, "sets that agree in how many neighbours come before and after, none 0"),
     (("data.subset",), lambda value: 0 < value <= 1, "a share above 0, to 1"),
-    (("data.street_share", "data.colour_jitter"), lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+    (("data.street_share", "data.street_plain", "data.colour_jitter"), lambda value: 0 <= value <= 1, "a share from 0 to 1"),
     (("method.camera_height", "method.ground", "method.velocity"), lambda value: value >= 0, "0 or more"),
     (("method.smoothness_order",), lambda value: value in ("first", "second", "both"), "first, second or both"),
     (("method.smoothness_edges",), lambda value: value >= 0, "0 or more"),

@@ -129,7 +129,7 @@ def _streets(camera: CameraModel, config: DataConfig, seed: int, count: int) -> 
     from training.data.street import StreetConfig  # compiles too
     from training.data.street.samples import StreetSamples
 
-    world = StreetConfig(textures=config.street_textures)
+    world = StreetConfig(textures=config.street_textures, plain=config.street_plain)
     return StreetSamples(
         camera, count, views=config.street_views, seed=seed * count, known_poses=config.known_poses,
         config=world, scenes=config.street_scenes,
