@@ -32,11 +32,14 @@ def unseen(tmp_path_factory: pytest.TempPathFactory, camera: CameraModel, write_
     return open_evaluation_set(write_set(folder, camera, [s.image for s in items], [s.depth for s in items]))
 
 
-def learn(make_config: MakeConfig, folder: Path, method: dict[str, object], views: list[str], steps: int) -> Path:
+def learn(
+    make_config: MakeConfig, folder: Path, method: dict[str, object], views: list[str], steps: int, **sections: dict[str, object]
+) -> Path:
     config = make_config(
         data={"source": "street", "street_samples": 120, "street_views": views},
         method={"scales": 1, **method},
-        network={"pretrained": "imagenet"},
+        network={"pretrained": "imagenet", **sections.pop("network", {})},
+        **sections,
         optim={"batch_size": 8, "learning_rate": 4e-3, "warmup_steps": 10, "ema": 0.9},
         run={"dir": str(folder), "max_steps": steps, "validate_every": steps, "accelerator": "cpu"},
     )
@@ -61,6 +64,23 @@ def test_two_views_teach_metric_depth_without_any_truth(tmp_path: Path, make_con
     scores, mean_map = judge(checkpoint, unseen)
     assert scores["abs_rel"] < 0.19
     assert scores["abs_rel"] < mean_map["abs_rel"] - 0.03
+
+
+SYSTEMS = {
+    "featdepth": {"feature": {"weight": 0.1}},
+    "low_texture": {"feature": {"weight": 1.0, "levels": [0, 1, 2], "detach": True}, "network": {"decoder": "nested_light"}},
+}
+
+
+@pytest.mark.timeout(1200)  # two minutes of one free core
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_features_teach_depth_better_than_the_mean_map(
+    name: str, tmp_path: Path, make_config: MakeConfig, unseen: EvaluationSet
+) -> None:
+    method = {"name": name, "supervised": 0.0, "smoothness_order": "both", "auto_mask_stereo": False}
+    checkpoint = learn(make_config, tmp_path / "run", method, ["right"], steps=100, **SYSTEMS[name])
+    scores, mean_map = judge(checkpoint, unseen)
+    assert scores["abs_rel"] < mean_map["abs_rel"]
 
 
 def drive(build: Callable[..., Method], samples: StreetSamples, auto_masking: bool, steps: int) -> Method:
