@@ -5,7 +5,7 @@
 Stereo pairs of procedural worlds with plain walls, floors and grounds, rendered with several strengths of sensor noise. The true
 depth of every pixel is multiplied by one factor after the other: the photometric error and the feature-metric error of
 each FeatureNet over that factor are its landscape. Its slope towards the truth is what a network could learn from; what is
-reached by following it from a wrong depth, pixel by pixel, is the depth that the error alone knows.
+reached by following it from a wrong depth, block by block of 2x2 pixels, is the depth that the error alone knows.
 """
 
 from __future__ import annotations
@@ -121,14 +121,18 @@ def landscape(pairs: Pairs, error: Error) -> dict[str, dict[str, Any]]:
 
 
 def follow(start: Tensor, error: Error) -> Tensor:
-    """Depth (B, 1, H, W) after STEPS of Adam on each pixel's own log depth."""
-    log_depth = start.log().requires_grad_(True)
+    """Depth (B, 1, H, W) after STEPS of Adam on the log depth of each 2x2 block, as large as a feature is."""
+    log_depth = start.log()[..., ::2, ::2].clone().requires_grad_(True)
     optimizer = torch.optim.Adam([log_depth], RATE)
     for _ in range(STEPS):
         optimizer.zero_grad()
-        error(log_depth.exp()).sum().backward()
+        error(_doubled(log_depth).exp()).sum().backward()
         optimizer.step()
-    return log_depth.detach().exp()
+    return _doubled(log_depth.detach()).exp()
+
+
+def _doubled(values: Tensor) -> Tensor:
+    return F.interpolate(values, scale_factor=2, mode="nearest")
 
 
 def draw(results: dict[str, Any], file: Path) -> None:
