@@ -179,6 +179,15 @@ def playing(inputs: Inputs, tmp_path: Path, images: int) -> Iterator[subprocess.
         demo.kill()
 
 
+@pytest.fixture
+def terminal():
+    """Tests may run under nohup, whose ignored SIGHUP the demo would inherit, and respect."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_interrupted_in_the_middle_everything_is_closed_and_written(inputs: Inputs, tmp_path: Path, number):
     with playing(inputs, tmp_path, 8) as demo:
