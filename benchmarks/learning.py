@@ -50,6 +50,8 @@ PLAIN = (  # the low-texture system without what is its own
     "network.last_relu_only=false", "network.pooled_shortcut=false",
 )  # fmt: skip
 
+FEATURE_NET = ("method.name=feature_net", "data.street_views=[]")  # FeatDepth's auto-encoder by itself
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -124,7 +126,10 @@ SUITES: dict[str, Suite] = {
             "the same, weight .1": ("feature.weight=0.1",),
         },
         unseen_plain_worlds,
-        first={"feature_net": ("method.name=feature_net", "data.street_views=[]")},
+        first={
+            "feature_net": FEATURE_NET,
+            "feature_net L_rec": (*FEATURE_NET, "feature.discriminative=0", "feature.convergent=0"),  # for landscape.py
+        },
         judged="last.ckpt",
     ),
     "low_texture": Suite(
