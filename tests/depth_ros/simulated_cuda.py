@@ -187,9 +187,6 @@ class HostDriver:
         for operation in graph.operations:
             self.put(stream, operation.what, operation.run, operation.reads, operation.writes)
 
-    def close(self):
-        pass
-
     # What simulated_trt needs besides.
 
     def must_be_current(self):

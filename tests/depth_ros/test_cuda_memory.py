@@ -200,7 +200,6 @@ def test_work_that_fails_while_it_is_captured_leaves_a_stream_that_works(memory)
 
 
 def test_the_device_is_named(memory):
-    assert memory.device_count() >= 1
     assert memory.device_name().strip("\0 ")
     assert memory.compute_capability() >= (5, 0)
 

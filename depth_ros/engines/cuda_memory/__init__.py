@@ -80,10 +80,6 @@ class Memory:
         self._streams: list[Any] = []
         driver.open()
 
-    def device_count(self) -> int:
-        """Number of GPUs."""
-        return self._opened().device_count()
-
     def device_name(self) -> str:
         """Name of the GPU, as in "NVIDIA RTX A2000"."""
         return self._opened().device_name()
@@ -182,7 +178,6 @@ class Memory:
                 attempt(driver.synchronise, stream)
             while self._handles:
                 attempt(driver.free, self._handles.pop())
-        attempt(driver.close)
         if failures:
             raise failures[0]
 

@@ -127,9 +127,6 @@ class BindingsDriver:
         """Run a captured graph, in the stream's order."""
         self._call("cudaGraphLaunch", graph[1], stream[1])
 
-    def close(self) -> None:
-        """Nothing to do: the primary context belongs to the process."""
-
     def _call(self, function: str, *arguments: Any) -> Any:
         """Value of a CUDA call, None where it has none. Raises EngineError."""
         error, *values = getattr(self._cuda, function)(*arguments)

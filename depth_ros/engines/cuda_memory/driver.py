@@ -69,6 +69,3 @@ class Driver(Protocol):
 
     def launch(self, graph: Any, stream: Any) -> None:
         """Run a captured graph, in the stream's order."""
-
-    def close(self) -> None:
-        """Let go of the device."""

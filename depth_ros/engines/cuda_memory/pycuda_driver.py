@@ -153,9 +153,6 @@ class PycudaDriver:
         """There is no graph to launch."""
         raise EngineError("CUDA: pycuda has no CUDA graphs")
 
-    def close(self) -> None:
-        """Nothing to do: the primary context belongs to the process."""
-
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
