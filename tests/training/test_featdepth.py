@@ -226,6 +226,8 @@ def test_a_feature_net_is_no_model(tmp_path: Path, build: Build, capsys: pytest.
     assert isinstance(load_method(path), FeatureNetAlone)
     assert export_main([str(path), str(tmp_path / "bundle")]) == 1
     assert "method feature_net predicts no depth; expected a checkpoint of monodepth2" in capsys.readouterr().err
+    assert export_main([str(path), str(path), str(tmp_path / "bundle")]) == 1
+    assert "an ensemble's checkpoint is of method feature_net, which predicts no depth" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="method feature_net predicts no depth"):
         open_model(path)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import ConfigError
-from training.methods.method import Method, Predictor
+from training.methods.method import Learner, Method, Predictor
 from training.uncertainty import Flip, Uncertainty, mean_and_deviation
 
 
@@ -20,9 +20,15 @@ class Ensemble(Predictor):
     for members that cannot share a graph.
     """
 
-    def __init__(self, members: Sequence[Method]) -> None:
+    def __init__(self, members: Sequence[Learner]) -> None:
         first = members[0]
         super().__init__(first.config)
+        for member in members:
+            if not isinstance(member, Method):
+                raise ConfigError(
+                    f"an ensemble's checkpoint is of method {member.config.method.name}, which predicts no depth; "
+                    "expected methods that do"
+                )
         for member in members[1:]:
             _check_alike(first, member)
         for member in members:
@@ -47,7 +53,7 @@ class Ensemble(Predictor):
         return mean_and_deviation(inverse, torch.cat(relatives, dim=1) * inverse)
 
 
-def _check_alike(first: Method, other: Method) -> None:
+def _check_alike(first: Learner, other: Learner) -> None:
     """Members have the same input, camera and kind of depth."""
     for name in ("width", "height"):
         ours, theirs = (getattr(m.config.data, name) for m in (first, other))
