@@ -1,4 +1,4 @@
-"""Checkpoints: one file with weights and configuration, written atomically."""
+"""Checkpoints: one file with weights and configuration, written atomically; and the methods that start from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from training.config import ConfigError, TrainConfig, merge, to_dict
-from training.methods import Learner, build_method
+from training.methods import Learner, Method, build_method
 
 # What may differ when a run goes on: none of these decides a step that is already done.
 FREE_KEYS = (
@@ -102,3 +102,58 @@ def load_method(path: Path | str) -> Learner:
     weights = {k.removeprefix(prefix): v for k, v in stored["average"].items() if k.startswith(prefix)}
     method.load_state_dict(weights)
     return method.eval()
+
+
+def prepare_method(config: TrainConfig, focal: tuple[float, float]) -> Learner:
+    """Build a run's method for a camera of `focal` (fx, fy) [px], with what it starts from: run.init, run.refine, teachers.
+
+    Raises ConfigError.
+    """
+    method = build_method(config)
+    method.focal.copy_(torch.tensor(focal))
+    if config.run.init and config.run.refine:
+        raise ConfigError("run.init and run.refine are both set; expected one place to start from")
+    if config.run.refine:
+        _go_on(method, config.run.refine)
+    elif config.run.init:
+        _initialise(method, _load_offline(config.run.init))
+    method.prepare(load_method if config.run.refine else _load_offline)
+    return method
+
+
+def _load_offline(path: str) -> Learner:
+    """A trained method that has not seen the images it will be judged by. Raises ConfigError."""
+    method = load_method(path)
+    if method.refined:
+        raise ConfigError(
+            f"{path} was refined online, and what starts from it would be too; expected a checkpoint without run.refine"
+        )
+    return method
+
+
+def _go_on(method: Learner, path: str) -> None:
+    """Take all weights of a trained method. Raises ConfigError."""
+    other = load_method(path)
+    try:
+        method.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(
+            f"run.refine: {path} (method {other.config.method.name}) has other networks than this run "
+            f"(method {method.config.method.name}); expected the YAML it was trained with"
+        ) from error
+
+
+def _initialise(method: Learner, other: Learner) -> None:
+    """Take the weights of another run's depth network, wherever name and shape agree (heads may differ in their outputs)."""
+    for learner in (method, other):
+        if not isinstance(learner, Method):
+            raise ConfigError(
+                f"run.init: method {learner.config.method.name} has no depth network; expected methods that have one"
+            )
+    own = method.depth_net.state_dict()
+    matching = {k: v for k, v in other.depth_net.state_dict().items() if k in own and v.shape == own[k].shape}
+    for name, value in other.depth_net.state_dict().items():
+        if name in own and name not in matching:  # a head: the disparity comes first, a log sigma after it
+            outputs = min(len(value), len(own[name]))
+            matching[name] = torch.cat([value[:outputs], own[name][outputs:]])
+    method.depth_net.load_state_dict(own | matching)

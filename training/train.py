@@ -27,13 +27,13 @@ from tqdm import tqdm
 
 from depth_ros.types import InputError
 from training.batch import Batch, to_device
-from training.checkpoint import load_checkpoint, load_method, save_checkpoint
+from training.checkpoint import load_checkpoint, prepare_method, save_checkpoint
 from training.config import ConfigError, TrainConfig, load_config
 from training.data.augment import augment
 from training.data.loading import Sources, build_sources, training_batches, validation_batches
 from training.devices import open_fabric, skips_overflow
 from training.guards import StoppedError, StopRequest, TrainingError, check_collapse, check_gradient, check_loss, find_collapse
-from training.methods import Learner, Method, build_method
+from training.methods import Learner
 from training.record import Record
 from training.schedules import build_optimizer, cycle_ends, moving_average, rate_factor, set_rates
 
@@ -84,7 +84,7 @@ def train(config: TrainConfig) -> Path:
     sources = build_sources(config.data, config.run.seed)
     if sources.skipped:
         fabric.print(f"{sources.skipped} images are left out for want of a neighbour")
-    trainer = Trainer(config, fabric, _prepare_method(config, (sources.camera.fx, sources.camera.fy)))
+    trainer = Trainer(config, fabric, prepare_method(config, (sources.camera.fx, sources.camera.fy)))
     with StopRequest() as stop:
         trainer.run(sources, stop)
     return trainer.folder / "best.ckpt"
@@ -238,57 +238,6 @@ def _show(bar: Any, step: int, values: dict[str, float], batch_size: int) -> Non
 def _seed(seed: int, step: int, stream: int) -> None:
     """Start all random generators for a step, so that they depend on nothing that a checkpoint would have to keep."""
     seed_everything(int(np.random.SeedSequence((seed, step, stream)).generate_state(1)[0]), verbose=False)
-
-
-def _prepare_method(config: TrainConfig, focal: tuple[float, float]) -> Learner:
-    method = build_method(config)
-    method.focal.copy_(torch.tensor(focal))
-    if config.run.init and config.run.refine:
-        raise ConfigError("run.init and run.refine are both set; expected one place to start from")
-    if config.run.refine:
-        _go_on(method, config.run.refine)
-    elif config.run.init:
-        _initialise(method, _load_offline(config.run.init))
-    method.prepare(load_method if config.run.refine else _load_offline)
-    return method
-
-
-def _load_offline(path: str) -> Learner:
-    """A trained method that has not seen the images it will be judged by. Raises ConfigError."""
-    method = load_method(path)
-    if method.refined:
-        raise ConfigError(
-            f"{path} was refined online, and what starts from it would be too; expected a checkpoint without run.refine"
-        )
-    return method
-
-
-def _go_on(method: Learner, path: str) -> None:
-    """Take all weights of a trained method. Raises ConfigError."""
-    other = load_method(path)
-    try:
-        method.load_state_dict(other.state_dict())
-    except RuntimeError as error:
-        raise ConfigError(
-            f"run.refine: {path} (method {other.config.method.name}) has other networks than this run "
-            f"(method {method.config.method.name}); expected the YAML it was trained with"
-        ) from error
-
-
-def _initialise(method: Learner, other: Learner) -> None:
-    """Take the weights of another run's depth network, wherever name and shape agree (heads may differ in their outputs)."""
-    for learner in (method, other):
-        if not isinstance(learner, Method):
-            raise ConfigError(
-                f"run.init: method {learner.config.method.name} has no depth network; expected methods that have one"
-            )
-    own = method.depth_net.state_dict()
-    matching = {k: v for k, v in other.depth_net.state_dict().items() if k in own and v.shape == own[k].shape}
-    for name, value in other.depth_net.state_dict().items():
-        if name in own and name not in matching:  # a head: the disparity comes first, a log sigma after it
-            outputs = min(len(value), len(own[name]))
-            matching[name] = torch.cat([value[:outputs], own[name][outputs:]])
-    method.depth_net.load_state_dict(own | matching)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ import yaml
 from trainer_runs import ROOT, arguments, finish, read_curve, start, train_here, write_recipe
 
 from training.batch import Batch
-from training.checkpoint import load_method, read_checkpoint
+from training.checkpoint import _initialise, load_method, read_checkpoint
 from training.methods import Method
-from training.train import _initialise, main, validate
+from training.train import main, validate
 
 Build = Callable[..., Method]
 MISSING = "runs/first/best.ckpt: no such checkpoint; another run writes it: first train the YAML whose run.dir is runs/first"
