@@ -35,6 +35,11 @@ class MissingBackendError(EngineError):
     """An engine that this machine does not have: its package, driver or device is not there."""
 
 
+def one_line(error: Exception) -> str:
+    """Return the text of an error without its line breaks."""
+    return " ".join(str(error).split())
+
+
 def default_cache() -> Path:
     """Folder of this user's built engines: $XDG_CACHE_HOME/depth_ros, or ~/.cache/depth_ros."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "depth_ros"
@@ -132,7 +137,7 @@ def choose_engine(bundle: ModelBundle, name: str = AUTO, options: EngineOptions 
         except EngineError as error:
             passed_over.append(PassedOver(candidate, str(error), isinstance(error, MissingBackendError)))
         except Exception as error:  # a backend that crashes must not keep a robot from seeing with the next one
-            reason = f"crashed: {type(error).__name__}: {' '.join(str(error).split())}"
+            reason = f"crashed: {type(error).__name__}: {one_line(error)}"
             passed_over.append(PassedOver(candidate, reason, expected=False))
     raise EngineError("no engine runs this model here: " + "; ".join(map(str, passed_over)))
 
@@ -150,5 +155,5 @@ def _load(bundle: ModelBundle, name: str, options: EngineOptions) -> Engine:
             raise
         raise MissingBackendError(f"not installed (pip install {error.name.partition('.')[0]})") from error
     except ImportError as error:
-        raise EngineError(f"its package is installed but cannot be imported: {' '.join(str(error).split())}") from error
+        raise EngineError(f"its package is installed but cannot be imported: {one_line(error)}") from error
     return engine

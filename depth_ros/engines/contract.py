@@ -52,11 +52,6 @@ def cpu_threads(options: EngineOptions) -> int:
     return options.threads or max(1, len(os.sched_getaffinity(0)) - 1)
 
 
-def one_line(error: Exception) -> str:
-    """Return the text of a backend's error without its line breaks."""
-    return " ".join(str(error).split())
-
-
 def _fits(found: Sequence[int | str | None], expected: tuple[int, ...]) -> bool:
     if len(found) != len(expected) + 1:
         return False

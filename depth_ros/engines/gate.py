@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from depth_ros.bundle import PRECISIONS, ModelBundle
-from depth_ros.engines import Engine, EngineError, EngineOptions, load_engine
+from depth_ros.engines import Engine, EngineError, EngineOptions, load_engine, one_line
 from depth_ros.images import resize_image
 from depth_ros.types import BoolArray, Float32Array, InputError, UInt8Array
 
@@ -192,7 +192,7 @@ def quantile(values: Float32Array, q: float) -> float:
 
 def reason(error: Exception) -> str:
     """An engine's error in one line; our own errors say enough without their class."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if isinstance(error, EngineError) else f"{type(error).__name__}: {text}"
 
 

@@ -11,8 +11,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from depth_ros.bundle import ModelBundle
-from depth_ros.engines import EngineError, EngineOptions, MissingBackendError
-from depth_ros.engines.contract import check_image, check_tensors, choose_precision, cpu_threads, one_line
+from depth_ros.engines import EngineError, EngineOptions, MissingBackendError, one_line
+from depth_ros.engines.contract import check_image, check_tensors, choose_precision, cpu_threads
 from depth_ros.types import Float32Array, UInt8Array
 
 LOG = logging.getLogger(__name__)

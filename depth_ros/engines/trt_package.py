@@ -5,8 +5,7 @@ from __future__ import annotations
 from importlib import import_module, metadata
 from typing import Any
 
-from depth_ros.engines import EngineError, EngineOptions, MissingBackendError
-from depth_ros.engines.contract import one_line
+from depth_ros.engines import EngineError, EngineOptions, MissingBackendError, one_line
 from depth_ros.engines.cuda_memory import open_memory
 from depth_ros.engines.plan_keys import Device
 

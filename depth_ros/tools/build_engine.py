@@ -15,7 +15,7 @@ from typing import Any
 
 from depth_ros import bundle
 from depth_ros.bundle import BundleError, ModelBundle
-from depth_ros.engines import ENGINES, EngineError, EngineOptions, MissingBackendError
+from depth_ros.engines import ENGINES, EngineError, EngineOptions, MissingBackendError, one_line
 from depth_ros.engines.plan_keys import PRECISIONS
 from depth_ros.engines.plans import Plan
 from depth_ros.tools.engine_arguments import add_engine_arguments, default_model, positive
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"{options.engine}: {error}")
         return 1
     except (BundleError, EngineError, InputError, OSError) as error:
-        _say(" ".join(str(error).split()))
+        _say(one_line(error))
         return 1
     return 0
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from depth_ros import bundle
 from depth_ros.bundle import PRECISIONS, BundleError, ModelBundle
-from depth_ros.engines import AUTO, ENGINES, Engine, EngineError, EngineOptions, choose_engine
+from depth_ros.engines import AUTO, ENGINES, Engine, EngineError, EngineOptions, choose_engine, one_line
 from depth_ros.engines.frame_gate import check_frames, open_reference
 from depth_ros.engines.gate import GateReport, check, frames_folder, load_frames
 from depth_ros.tools.engine_arguments import add_engine_arguments, default_model, path, positive
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             facts["passed_over"] = [str(passed_over) for passed_over in choice.passed_over]
             _write(options.json, facts | {name: report.as_dict() for name, report in reports.items()})
     except (BundleError, EngineError, InputError, OSError) as error:
-        _say(" ".join(str(error).split()))
+        _say(one_line(error))
         return 1
     return 0 if all(report.passed for report in reports.values()) else 1
 

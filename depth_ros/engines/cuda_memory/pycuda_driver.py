@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_ros.engines import EngineError, MissingBackendError
-from depth_ros.engines.contract import one_line
+from depth_ros.engines import EngineError, MissingBackendError, one_line
 from depth_ros.types import UInt8Array
 
 STREAM_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name
