@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_ros.bundle import ModelBundle
-from depth_ros.engines import EngineError
+from depth_ros.engines import EngineError, one_line
 
 if TYPE_CHECKING:
     import onnx
@@ -59,7 +59,7 @@ def _parsed(bundle: ModelBundle, content: bytes) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(content)
     except onnx.checker.ValidationError as error:
-        raise EngineError(f"{bundle.path}: not a valid ONNX graph: {' '.join(str(error).split())}") from error
+        raise EngineError(f"{bundle.path}: not a valid ONNX graph: {one_line(error)}") from error
     return onnx.load_model_from_string(content)
 
 
@@ -86,7 +86,7 @@ def _serialized(bundle: ModelBundle, model: onnx.ModelProto) -> bytes:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise EngineError(f"{bundle.path}: the graph did not survive its conversion: {' '.join(str(error).split())}") from error
+        raise EngineError(f"{bundle.path}: the graph did not survive its conversion: {one_line(error)}") from error
     content: bytes = model.SerializeToString()
     return content
 

@@ -26,7 +26,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from depth_ros.bundle import BundleError
-from depth_ros.engines import EngineError
+from depth_ros.engines import EngineError, one_line
 from depth_ros.estimator import Estimator
 from depth_ros.ros import messages, params
 from depth_ros.ros.diagnostics import Diagnostics
@@ -133,7 +133,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         try:
             return change(request, response)
         except RCLError as error:
-            self.get_logger().error(f"transition refused: {' '.join(str(error).split())}")
+            self.get_logger().error(f"transition refused: {one_line(error)}")
             response.success = False
             return response
 
@@ -259,7 +259,7 @@ def main(args: Sequence[str] | None = None) -> int:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         return _run(stop)
     except (InputError, ParameterException, RCLError) as error:
-        get_logger(NODE_NAME).fatal(" ".join(str(error).split()))
+        get_logger(NODE_NAME).fatal(one_line(error))
         return 1
     finally:
         rclpy.try_shutdown()
