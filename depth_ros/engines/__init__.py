@@ -71,6 +71,8 @@ class EngineOptions:
 class GraphRunner(Protocol):
     """Runs one graph by the names of its inputs and outputs."""
 
+    precision: str  # as of an Engine; a frame graph's need not be its network's
+
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Values of `outputs`, valid until the next call. An input that is the same array as before is not sent again."""
 

@@ -30,17 +30,17 @@ def open_reference(bundle: ModelBundle, width: int, height: int) -> GraphRunner:
     return runner
 
 
-def check_frames(
-    runner: GraphRunner, reference: GraphRunner, bundle: ModelBundle, images: UInt8Array, precision: str
-) -> GateReport:
+def check_frames(runner: GraphRunner, reference: GraphRunner, bundle: ModelBundle, images: UInt8Array) -> GateReport:
     """Compare `runner` with `reference` on RGB images (N, H, W, 3) of the camera's size, one by one.
+
+    The limits are those of the runner's precision.
 
     The report has depth_* and sigma_* at the camera's size; of the cloud, points_p99 (distance between points / distance from the
     camera), points_sigma_p99 and points_missing (share that is in one only); colors (largest difference, of 255); not_finite
     (share of pixels that are NaN in one only) and not_repeated (outputs of an image). Whatever is wrong with the runner is
-    reported; raises EngineError if the reference fails or the precision is unknown.
+    reported; raises EngineError if the reference fails.
     """
-    limits = limits_of(bundle, precision)
+    limits = limits_of(bundle, runner.precision)
     limits = {name: value for name, value in limits.items() if not name.startswith("batch")}
     limits |= {"points_p99": limits["depth_p99"], "points_sigma_p99": limits["sigma_p99"]}
     limits |= {"colors": LEVELS, **FLIPS}
@@ -49,10 +49,10 @@ def check_frames(
         found, again = _run(runner, bundle, images), _run(runner, bundle, images)
         figures = _figures(found, expected, bundle)
     except Exception as error:  # as in gate.check
-        return GateReport(precision, len(images), {}, limits, (reason(error),))
+        return GateReport(runner.precision, len(images), {}, limits, (reason(error),))
     repeated = (a.tobytes() == b.tobytes() for name in OUTPUTS for a, b in zip(found[name], again[name], strict=True))
     figures["not_repeated"] = float(sum(not same for same in repeated))
-    return GateReport(precision, len(images), figures, limits)
+    return GateReport(runner.precision, len(images), figures, limits)
 
 
 def _run(runner: GraphRunner, bundle: ModelBundle, images: UInt8Array) -> Outputs:

@@ -30,10 +30,13 @@ def load(bundle: ModelBundle, options: EngineOptions, name: str) -> OnnxRuntimeE
     return OnnxRuntimeEngine(bundle, device, precision, cpu_threads(options))
 
 
-def open_on_cpu(graph: bytes, source: str) -> SessionRunner:
-    """Run any graph on the CPU, as what other engines are compared with. Raises EngineError naming `source`."""
+def open_on_cpu(graph: bytes, source: str, precision: str = "fp32") -> SessionRunner:
+    """Run any graph on the CPU, as what other engines are compared with. Raises EngineError naming `source`.
+
+    `precision` is that of the graph, for the numeric gate.
+    """
     try:
-        return SessionRunner(_session(graph, "cpu", cpu_threads(EngineOptions())), source)
+        return SessionRunner(_session(graph, "cpu", cpu_threads(EngineOptions())), source, precision)
     except Exception as error:  # as in OnnxRuntimeEngine
         raise EngineError(f"{source}: ONNX Runtime cannot load the graph: {one_line(error)}") from error
 
@@ -84,10 +87,10 @@ class OnnxRuntimeEngine:
             # onnxruntime raises a class of its own per status code, all of them derived from Exception only.
             raise EngineError(f"{file}: ONNX Runtime cannot load the graph: {one_line(error)}") from error
         if self._device == "cpu":
-            return SessionRunner(session, file)
+            return SessionRunner(session, file, self.precision)
         if CUDA not in session.get_providers():  # it falls back to the CPU and says so in its own log only
             raise EngineError("ONNX Runtime cannot start CUDA (its own error stands above): check driver, CUDA and cuDNN")
-        return BoundRunner(session, file, self._device)
+        return BoundRunner(session, file, self.precision, self._device)
 
     def _run(self, image: UInt8Array) -> tuple[Float32Array, Float32Array]:
         # A view, since it is a new object: the caller may have filled the same array with another image.
@@ -101,8 +104,9 @@ class OnnxRuntimeEngine:
 class SessionRunner:
     """GraphRunner (see depth_ros.engines) on the CPU, where ONNX Runtime reads the inputs where they lie."""
 
-    def __init__(self, session: Any, file: str) -> None:
+    def __init__(self, session: Any, file: str, precision: str) -> None:
         self._session = session
+        self.precision = precision
         self._file = file
         self.inputs, self.outputs = (
             {node.name: (TYPES.get(node.type, node.type), node.shape) for node in nodes}
@@ -129,8 +133,8 @@ class SessionRunner:
 class BoundRunner(SessionRunner):
     """GraphRunner over a session whose inputs and outputs stay on its device, in memory that is kept between calls."""
 
-    def __init__(self, session: Any, file: str, device: str) -> None:
-        super().__init__(session, file)
+    def __init__(self, session: Any, file: str, precision: str, device: str) -> None:
+        super().__init__(session, file, precision)
         self._device = device
         self._binding: Any = None
         self._count = 0  # images that the memory below is for

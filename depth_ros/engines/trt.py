@@ -95,7 +95,7 @@ def make_check(trt: Any, bundle: ModelBundle, options: EngineOptions, device: De
         reference = frame_gate.open_reference(bundle, width, height)
         with closing(reference), closing(open_runner(trt, options, plan)) as runner:
             images = gate.load_frames(bundle, size=(width, height))
-            return frame_gate.check_frames(runner, reference, bundle, images, key.precision)
+            return frame_gate.check_frames(runner, reference, bundle, images)
 
     return check
 
@@ -193,7 +193,7 @@ def open_runner(trt: Any, options: EngineOptions, plan: Plan, slots: int = 1) ->
     try:
         with memory.current():
             engine, log = _deserialise(trt, plan)
-            return PlanRunner(trt, engine, log, memory, options.cuda_graph, slots)
+            return PlanRunner(trt, engine, log, memory, plan.key.precision, options.cuda_graph, slots)
     except BaseException:
         memory.close()
         raise

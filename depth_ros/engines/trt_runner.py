@@ -70,8 +70,9 @@ class PlanRunner:
     closes it. Raises EngineError if the plan cannot be set up.
     """
 
-    def __init__(self, trt: Any, engine: Any, log: Any, memory: Memory, cuda_graph: bool, slots: int = 1) -> None:
+    def __init__(self, trt: Any, engine: Any, log: Any, memory: Memory, precision: str, cuda_graph: bool, slots: int = 1) -> None:
         self._memory, self._log, self._engine = memory, log, engine
+        self.precision = precision
         self.captures = cuda_graph  # until it turns out that it cannot be done
         self.inputs, self.outputs = _tensors(trt, engine)
         self._context = engine.create_execution_context()

@@ -43,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with closing(choice.engine) as engine:
             description = engine.describe()
             print(f"model '{model.name}', {model.width}x{model.height}, on {description}")
-            # Its own: where fp16 was refused and fp32 runs instead, fp16's limits would let too much pass.
-            reports = check_all(engine, model, folder, engine.precision, options.frame)
+            reports = check_all(engine, model, folder, options.frame)
         print("\n".join(_table(name, report, folder) for name, report in reports.items()))
         if options.json:
             facts: dict[str, Any] = {
@@ -61,11 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(report.passed for report in reports.values()) else 1
 
 
-def check_all(
-    engine: Engine, model: ModelBundle, folder: Path, precision: str, sizes: Sequence[tuple[int, int]]
-) -> dict[str, GateReport]:
-    """Reports on the network, and on its frame graph for each (width, height) of a camera. Raises EngineError, InputError."""
-    reports = {NETWORK: check(engine, model, load_frames(model, folder), precision)}
+def check_all(engine: Engine, model: ModelBundle, folder: Path, sizes: Sequence[tuple[int, int]]) -> dict[str, GateReport]:
+    """Reports on the network, and on its frame graph for each (width, height) of a camera. Raises EngineError, InputError.
+
+    Each is judged by the precision that it runs in: where fp16 was refused and fp32 runs instead, fp16's limits would let too
+    much pass.
+    """
+    reports = {NETWORK: check(engine, model, load_frames(model, folder), engine.precision)}
     for width, height in sizes:
         runner = engine.open_frame_graph(width, height)
         if runner is None:
@@ -74,7 +75,7 @@ def check_all(
             )
         with closing(runner), closing(open_reference(model, width, height)) as reference:
             images = load_frames(model, folder, (width, height))
-            reports[f"{width}x{height}"] = check_frames(runner, reference, model, images, precision)
+            reports[f"{width}x{height}"] = check_frames(runner, reference, model, images)
     return reports
 
 

@@ -110,19 +110,31 @@ def test_the_best_engine_is_the_default_and_the_better_ones_are_explained(make_b
     ]
 
 
+class Device:
+    """ONNX Runtime on the CPU in the place of a device, with frame graphs, which are those of another `model` if one is given."""
+
+    def __init__(self, made, model=None, precision="fp32"):
+        engine = load_engine(made)
+        self.model, self.precision, self.infer, self.describe = model or made, precision, engine.infer, engine.describe
+
+    def open_frame_graph(self, width, height):
+        return open_on_cpu(frame_graph(self.model, width, height, "fp32"), "device")
+
+
 def test_frame_graph_of_a_device_is_checked_as_well(make_bundle):
-    """The device is ONNX Runtime on the CPU, once right and once with a range that ends 10 m too early."""
+    """Once right and once with a range that ends too early."""
     made = make_bundle()
-
-    class Device:
-        def __init__(self, model):
-            self.model, self.engine = model, load_engine(made)
-            self.infer, self.describe = self.engine.infer, self.engine.describe
-
-        def open_frame_graph(self, width, height):
-            return open_on_cpu(frame_graph(self.model, width, height, "fp32"), "device")
-
-    right = check_all(Device(made), made, FRAMES, "fp32", [(80, 60)])
+    right = check_all(Device(made), made, FRAMES, [(80, 60)])
     assert [(name, report.passed) for name, report in right.items()] == [("network", True), ("80x60", True)]
-    wrong = check_all(Device(replace(made, max_depth=15.0)), made, FRAMES, "fp32", [(80, 60), (64, 32)])
+    wrong = check_all(Device(made, replace(made, max_depth=15.0)), made, FRAMES, [(80, 60), (64, 32)])
     assert [(name, report.passed) for name, report in wrong.items()] == [("network", True), ("80x60", False), ("64x32", False)]
+
+
+def test_frame_graph_that_fell_back_to_fp32_is_judged_as_fp32(make_bundle):
+    """Each plan falls back alone: the network may still run in fp16."""
+    made = make_bundle(limits={"fp16": {"depth_p99": 0.5}, "fp32": {"depth_p99": 0.01}})
+    reports = check_all(Device(made, precision="fp16"), made, FRAMES, [(80, 60)])
+    assert {name: (report.precision, report.limits["depth_p99"]) for name, report in reports.items()} == {
+        "network": ("fp16", 0.5),
+        "80x60": ("fp32", 0.01),
+    }

@@ -271,7 +271,7 @@ def bound(make_bundle):
     """An ONNX Runtime session with its inputs and outputs bound, as on CUDA."""
     made = make_bundle()
     session = ort.InferenceSession(str(made.graph_path), providers=["CPUExecutionProvider"])
-    return made, BoundRunner(session, "model.onnx", "cpu"), SessionRunner(session, "model.onnx")
+    return made, BoundRunner(session, "model.onnx", "fp32", "cpu"), SessionRunner(session, "model.onnx", "fp32")
 
 
 def test_bound_memory_gives_the_same_answers(bound):
@@ -299,7 +299,7 @@ def test_bound_memory_serves_a_graph_with_more_inputs_than_images(make_bundle):
     made = make_bundle()
     graph = graphs.frame_graph(made, 100, 60, "fp32")
     session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    runner, plain = BoundRunner(session, "frame", "cpu"), SessionRunner(session, "frame")
+    runner, plain = BoundRunner(session, "frame", "fp32", "cpu"), SessionRunner(session, "frame", "fp32")
     inputs = {
         "image": np.random.default_rng(0).integers(1, 200, (1, 60, 100, 3), dtype=np.uint8),
         "focal": np.ones(1, np.float32),

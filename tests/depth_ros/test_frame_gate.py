@@ -6,6 +6,7 @@ import pytest
 from depth_ros import graphs
 from depth_ros.engines import EngineError
 from depth_ros.engines.frame_gate import check_frames, open_reference
+from depth_ros.engines.gate import DEFAULT_LIMITS
 from depth_ros.engines.onnxrt import open_on_cpu
 
 WIDTH, HEIGHT = 40, 20  # of the camera
@@ -31,7 +32,7 @@ class Changed:
     """Answers like `runner`, then `change(values)` in place."""
 
     def __init__(self, runner, change):
-        self.runner, self.change = runner, change
+        self.runner, self.change, self.precision = runner, change, runner.precision
 
     def run(self, inputs, outputs):
         values = {name: array.copy() for name, array in self.runner.run(inputs, outputs).items()}
@@ -41,7 +42,7 @@ class Changed:
 
 def report_of(made, images, change):
     reference = open_reference(made, WIDTH, HEIGHT)
-    return check_frames(Changed(reference, change), reference, made, images, "fp32")
+    return check_frames(Changed(reference, change), reference, made, images)
 
 
 def test_the_reference_agrees_with_itself(made, images):
@@ -129,8 +130,10 @@ def test_runner_that_fails_is_reported(made, images):
 
 def test_half_precision_of_a_frame_graph_passes(make_bundle, images):
     made = make_bundle(20, 10, min_depth=1.0, max_depth=20.0)
-    runner = open_on_cpu(graphs.frame_graph(made, WIDTH, HEIGHT, "fp16"), "fp16")
-    assert check_frames(runner, open_reference(made, WIDTH, HEIGHT), made, images, "fp16").passed
+    runner = open_on_cpu(graphs.frame_graph(made, WIDTH, HEIGHT, "fp16"), "frame graph", "fp16")
+    report = check_frames(runner, open_reference(made, WIDTH, HEIGHT), made, images)
+    assert report.passed
+    assert (report.precision, report.limits["depth_p99"]) == ("fp16", DEFAULT_LIMITS["fp16"]["depth_p99"])
 
 
 def test_reference_that_cannot_be_made_is_named(make_bundle):

@@ -446,6 +446,19 @@ def test_a_frame_graph_is_opened_where_there_is_a_plan_of_its_size(simulate, mak
     assert_right(engine.infer(image), image)  # the engine has memory of its own
 
 
+def test_a_frame_graph_that_fell_back_says_its_own_precision(simulate, make_bundle, options):
+    bundle, frame = make_bundle(), (160, 90)
+    simulated = simulate()
+    store(simulated, bundle, options)
+    store(simulated, bundle, replace(options, precision="fp32"), make_plan(mixed_graph(), 4), frame)
+    key = plan_key(bundle, options, GPU, frame)
+    PlanCache(options.cache).refuse(key, "depth p99 0.3 > 0.05", replace(key, precision="fp32"), {})
+    engine = trt.load(bundle, options, "tensorrt")
+    frames = engine.open_frame_graph(*frame)
+    assert (engine.precision, frames.precision) == ("fp16", "fp32")
+    frames.close()
+
+
 @pytest.mark.parametrize("failure", ["unreadable", "cannot be built"])
 def test_without_its_frame_graph_an_engine_leaves_frames_to_the_host(
     simulate, make_bundle, options, failure, monkeypatch, caplog
