@@ -75,7 +75,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
     def close(self) -> None:
         """Stop the work and give everything back, in any state."""
         self._stop()
-        self._release(SUCCESS)
+        self._release()
 
     # ---- lifecycle
 
@@ -90,7 +90,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             reason = traceback.format_exc()
         else:
             return SUCCESS
-        self._release(FAILURE)
+        self._release()
         return self._fail(f"cannot configure: {reason}")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -117,7 +117,8 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give the model and the outputs back."""
-        return self._release(SUCCESS)
+        self._release()
+        return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As deactivate and cleanup, from any state."""
@@ -184,7 +185,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             return
         self._pipeline.close()
 
-    def _release(self, result: TransitionCallbackReturn) -> TransitionCallbackReturn:
+    def _release(self) -> None:
         for publisher in self._publishers_by_topic.values():
             self.destroy_lifecycle_publisher(publisher)
         self._publishers_by_topic = {}
@@ -196,7 +197,6 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self._estimator = None
         self._diagnostics.engine_released()
         self._engine_is_busy = False
-        return result
 
     # ---- frames
 
