@@ -27,14 +27,20 @@ class Answerer(Protocol):
     """Answers the frames of one camera."""
 
     def answer(self, frame: Frame, full: bool, cloud: CloudOptions | None) -> Answer:
-        """Return the prediction if `full` and the cloud if there are options for one. Raises InputError for another camera."""
+        """Return the prediction if `full` and the cloud if there are options for one.
+
+        Raises InputError for a frame of another camera, and EngineError if the engine fails.
+        """
 
     def close(self) -> None:
         """Release what it holds on the engine's device; the engine stays open."""
 
 
 def open_answerer(estimator: Estimator, camera: CameraModel, unseen: BoolArray | None) -> Answerer:
-    """Return what answers this camera's frames; `unseen` (H, W) is where rectification left nothing, NaN in every answer."""
+    """Return what answers this camera's frames; `unseen` (H, W) is where rectification left nothing, NaN in every answer.
+
+    Raises EngineError if the engine's device cannot be prepared for this size of image.
+    """
     runner = estimator.engine.open_frame_graph(camera.width, camera.height)
     host = HostAnswerer(estimator, camera, unseen)
     return host if runner is None else DeviceAnswerer(runner, host)
@@ -70,7 +76,7 @@ class HostAnswerer:
         """Nothing to release."""
 
     def points(self, prediction: DepthPrediction, image: UInt8Array, cloud: CloudOptions) -> NDArray[np.void]:
-        """The cloud of a prediction with the RGB image at its resolution."""
+        """Return the cloud (rows, cols) of a prediction with the RGB image (H, W, 3) at its resolution."""
         key = (prediction.camera, cloud.stride)
         if self._builder is None or self._builder[0] != key:
             # An edge of the network is one of its pixels wide, so as many pixels of an up-sampled prediction.

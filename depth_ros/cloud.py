@@ -79,13 +79,13 @@ class CloudBuilder:
 
 
 def rays(camera: CameraModel, stride: int = 1) -> tuple[Float32Array, Float32Array]:
-    """X / z of every stride-th column and y / z of every stride-th row of the camera."""
+    """Return x / z of every stride-th column (cols,) and y / z of every stride-th row (rows,) of the camera."""
     u, v = np.arange(0, camera.width, stride), np.arange(0, camera.height, stride)
     return ((u - camera.cx) / camera.fx).astype(np.float32), ((v - camera.cy) / camera.fy).astype(np.float32)
 
 
 def pack_points(points: Float32Array, colors: UInt8Array, stride: int = 1) -> NDArray[np.void]:
-    """Points (rows, cols) of POINT_DTYPE from x, y, z, sigma (h, w, 4) [m] and RGB colours (h, w, 3)."""
+    """Return every stride-th row and column, of POINT_DTYPE, of x, y, z, sigma (h, w, 4) [m] and RGB colours (h, w, 3)."""
     points, colors = points[::stride, ::stride], colors[::stride, ::stride]
     packed = np.empty(colors.shape[:2], np.float32)
     _pack_colors(colors, packed)

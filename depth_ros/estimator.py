@@ -38,7 +38,7 @@ class Estimator:
         return [self._finish(*item) for item in zip(depths, sigmas, cameras, strict=True)]
 
     def resize(self, frame: Frame) -> Frame:
-        """Return the frame at the network's resolution, itself where it has that. Raises InputError for a distorted frame."""
+        """Return the frame at the network's resolution, its image uncopied where it has that. Raises InputError if distorted."""
         width, height = self.bundle.width, self.bundle.height
         camera = frame.camera.resized(width, height)
         return Frame(resize_image(frame.image, width, height), camera, frame.stamp_ns, frame.frame_id)

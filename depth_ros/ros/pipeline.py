@@ -33,7 +33,10 @@ class Pipeline:
         self._answerer: Answerer | None = None  # the same camera's
 
     def answer(self, image: Image, info: CameraInfo, params: NodeParams) -> bool:
-        """Publish the answers to `image`; return whether anybody wanted one. Raises InputError on a bad image or camera."""
+        """Publish the answers to `image`; return whether anybody wanted one.
+
+        Raises InputError on a bad image or camera, and EngineError if the engine fails.
+        """
         wanted = {topic for topic, publisher in self._publishers.items() if publisher.get_subscription_count() > 0}
         if not wanted:
             return False
