@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = bundle.load(options.model or default_model())
         folder: Path = options.frames or frames_folder(model)
         load_frames(model, folder)  # complains before an engine is built
+        if options.json and not options.json.parent.is_dir():
+            raise InputError(f"{options.json.parent}: no such folder; expected one to write {options.json.name} into")
         choice = choose_engine(model, options.engine, EngineOptions(**given, progress=_say))
         for passed_over in choice.passed_over:
             _say(f"not {passed_over}")

@@ -91,10 +91,12 @@ def test_a_wrong_argument_is_named(capsys, wrong):
         (("--frames", "/no/such/folder"), "/no/such/folder: no such folder; expected one with images"),
         (("--engine", "onnxruntime", "--precision", "bf16"), "bf16"),
         (("--engine", "onnxruntime", "--frame", "80x60"), "has no frame graph for 80x60: the host does that work"),
-        (("--json", "/no/such/folder/gate.json", "--engine", "onnxruntime"), "/no/such/folder/gate.json"),
+        (("--json", "/no/such/folder/gate.json"), "/no/such/folder: no such folder; expected one to write gate.json into"),
+        (("--json", "/", "--engine", "onnxruntime"), "Is a directory"),
     ],
 )
 def test_what_cannot_be_checked_is_said_in_one_line(make_bundle, capsys, arguments, reason):
+    """Of several engines each would say why it is passed over: a wrong folder is said before one is tried."""
     assert main(["--model", str(make_bundle().path), *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("check_engine: ")
