@@ -6,16 +6,14 @@ python benchmarks/accuracy.py ../shared/data/kitti2015_stereo ../shared/data/kit
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.report import machine
+from benchmarks.report import describe_run, write_report
 from depth_ros.bundle import BundleError
 from depth_ros.engines import EngineError
 from depth_ros.truth import PROTOCOL
@@ -36,16 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = ROOT / "benchmarks" / "results" / "accuracy.json"
     parser.add_argument("--out", type=Path, default=out, help="JSON to write (default: benchmarks/results/accuracy.json)")
     options = parser.parse_args(arguments)
-    report = {
-        "command": shlex.join(["python", "benchmarks/accuracy.py", *(sys.argv[1:] if arguments is None else arguments)]),
-        **machine(),
-        "model": from_root(options.model),
-        "protocol": PROTOCOL,
-    }
+    report = describe_run("accuracy.py", arguments) | {"model": from_root(options.model), "protocol": PROTOCOL}
     try:
         report["results"] = judge_sets(options.model, options.data)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_report(report, options.out)
     except (BundleError, ConfigError, EngineError, InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

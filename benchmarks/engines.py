@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import graph_cost, roofline
 from benchmarks.engine_models import NETWORKS, add_int8, open_bundle
-from benchmarks.report import machine
+from benchmarks.report import describe_run, write_report
 from depth_ros.bundle import BundleError
 from depth_ros.engines import ENGINES, EngineError
 from training.config import ConfigError
@@ -47,8 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     options = parse(arguments)
     report: Row = {
-        "command": shlex.join(["python", "benchmarks/engines.py", *(sys.argv[1:] if arguments is None else arguments)]),
-        **machine(),
+        **describe_run("engines.py", arguments),
         "weights": "random; the time does not depend on them",
         "ceilings": {},  # of CPU threads or cuda: [FLOP/s] of each precision, copy [B/s]
         "rows": [],
@@ -57,12 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     try:
         with tempfile.TemporaryDirectory(prefix="depth_ros_engines_") as temporary:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
             print(HEAD, flush=True)
             folder = options.graphs or Path(temporary)
             for bundle, case in cases(options, folder):
                 measure(bundle, case, options.seconds, folder / "plans", report)
-                options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+                write_report(report, options.out)
     except (BundleError, ConfigError, EngineError, ExportError, OSError, RuntimeError, ValueError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

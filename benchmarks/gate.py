@@ -6,8 +6,6 @@ python benchmarks/gate.py [models/default ...] [--images ../shared/data/kitti201
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -20,7 +18,7 @@ from onnx import TensorProto, helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.report import machine
+from benchmarks.report import describe_run, write_report
 from depth_ros import bundle as bundles
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.engines import Engine, EngineError, EngineOptions, load_engine
@@ -38,17 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, nargs="*", default=[], help="folders of images, besides those that ship")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gate.json")
     options = parser.parse_args(arguments)
-    report = {
-        "command": shlex.join(["python", "benchmarks/gate.py", *(sys.argv[1:] if arguments is None else arguments)]),
-        **machine(),
-        "precisions": {name: method.__doc__ for name, method in PRECISIONS.items()},
-    }
+    report = describe_run("gate.py", arguments)
+    report["precisions"] = {name: method.__doc__ for name, method in PRECISIONS.items()}
     try:
         models = [bundles.load(folder) for folder in options.models]
         report["limits"] = DEFAULT_LIMITS
         report["results"] = [row for model in models for row in measure(model, [FRAMES, *options.images])]
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_report(report, options.out)
     except (BundleError, EngineError, InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

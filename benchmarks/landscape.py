@@ -11,8 +11,6 @@ reached by following it from a wrong depth, block by block of 2x2 pixels, is the
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +24,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.report import machine
+from benchmarks.report import describe_run, write_report
 from training.checkpoint import load_method
 from training.data.street import Street, StreetConfig, kitti_camera
 from training.data.street.samples import BASELINE_M
@@ -181,10 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"{r['share_of_pixels_best_within_5_percent']:.3f}  reached from {r['reached_abs_log_error']}",
                     flush=True,
                 )
-    command = shlex.join(["python", "benchmarks/landscape.py", *(sys.argv[1:] if arguments is None else arguments)])
-    report = {"command": command, **machine(), "factors": np.round(FACTORS, 4).tolist(), "noises": results}
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "landscape.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    report = describe_run("landscape.py", arguments) | {"factors": np.round(FACTORS, 4).tolist(), "noises": results}
+    write_report(report, options.out / "landscape.json")
     draw(results, options.figure)
     return 0
 

@@ -12,10 +12,8 @@ runs/learning to start over).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.report import machine
+from benchmarks.report import describe_run, write_report
 from depth_ros.types import InputError
 from training.config import ConfigError
 from training.data.recording import Target
@@ -164,14 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=out, help="folder for learning_<suite>.json (default: benchmarks/results)")
     options = parser.parse_args(arguments)
     os.chdir(ROOT)
-    command = shlex.join(["python", "benchmarks/learning.py", *(sys.argv[1:] if arguments is None else arguments)])
-    report = {"command": command, **machine()}
+    report = describe_run("learning.py", arguments)
     try:
         for name in options.suite:
             results = run_suite(name, options)
-            options.out.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(report | {"suite": name} | results, indent=2)
-            (options.out / f"learning_{name}.json").write_text(text + "\n", encoding="utf-8")
+            write_report(report | {"suite": name} | results, options.out / f"learning_{name}.json")
     except (ConfigError, InputError, OSError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -13,7 +13,6 @@ import argparse
 import csv
 import json
 import os
-import shlex
 import sys
 import tempfile
 import threading
@@ -31,7 +30,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started as a file, Python looks only in benchmarks/
 
 from benchmarks import timed_node
-from benchmarks.report import machine, percentiles
+from benchmarks.report import describe_run, percentiles, write_report
 from depth_ros import bundle
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.calibration import load_calibration, save_calibration
@@ -79,7 +78,7 @@ def main() -> int:
     """Command line; returns the exit code."""
     options = _parser().parse_args()
     os.chdir(ROOT)  # where the processes find their modules
-    report: dict[str, Any] = {"command": shlex.join(["python", *sys.argv]), **machine()}
+    report = describe_run("node_latency.py")
     try:
         with tempfile.TemporaryDirectory(prefix="node_latency_") as folder:
             bench = prepare(options, Path(folder))
@@ -91,8 +90,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     print(table(report))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_report(report, options.out)
     print(f"written to {options.out}")
     return 0
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-from collections.abc import Iterable
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +25,18 @@ def percentiles(values_ms: Iterable[float]) -> dict[str, float]:
     values = np.fromiter(values_ms, float)
     names = ("p50", "p95", "p99", "max")
     return {name: round(float(v), 3) for name, v in zip(names, np.percentile(values, (50, 95, 99, 100)), strict=True)}
+
+
+def describe_run(program: str, arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """What every JSON begins with: the command (`arguments` of benchmarks/`program`; None: this process's) and machine()."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return {"command": shlex.join(["python", f"benchmarks/{program}", *given]), **machine()}
+
+
+def write_report(report: Mapping[str, Any], file: Path) -> None:
+    """Write the JSON, and make its folder. Raises OSError, and ValueError for a figure that is not finite."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:
