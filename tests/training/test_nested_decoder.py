@@ -51,7 +51,7 @@ def test_a_node_takes_the_one_below_and_all_before_it_on_its_level() -> None:
 def test_without_its_inner_nodes_it_is_the_plain_decoder(light: bool) -> None:
     """The plain decoder's weights in the last nodes, and nothing taken from the nodes between: the same maps."""
     plain, nested = DepthDecoder(CHANNELS, 2, light).eval(), NestedDecoder(CHANNELS, 2, light).eval()
-    for scale in range(4, plain.first_scale - 1, -1):
+    for scale in plain.scales:
         name = f"{scale - 1}{5 - scale}" if scale else "full"
         nested.before[name].load_state_dict(plain.before[str(scale)].state_dict())
         state, wide = plain.after[str(scale)].state_dict(), nested.after[name].state_dict()

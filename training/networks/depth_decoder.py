@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,49 +50,70 @@ class ChannelDropout(nn.Module):
         return F.dropout2d(x, DROPPED, self.training)
 
 
-class DepthDecoder(nn.Module):
-    """Upsample x2, concatenate the skip, convolve; a head per scale. Scale i has 1 / 2^i of the input's size.
+class SkipDecoder(nn.Module):
+    """Upsample x2, concatenate the skip, convolve, from the deepest feature to the finest of `widths`; heads where asked for.
 
-    `light` uses depthwise-separable convolutions and ends at half resolution (scales 1 to 3), for CPUs;
-    otherwise it is Monodepth2's decoder (ELU, reflection padding, full resolution, scales 0 to 3). With `dropout`, channels are
-    dropped after every convolution but the heads.
+    `widths` are the channels by scale; scale i has the next finer feature, `channels[i - 1]`, as its skip, and scale 0 none.
+    With `dropout`, channels are dropped after every convolution but the heads.
     """
 
-    def __init__(self, channels: Sequence[int], outputs: int, light: bool, dropout: bool = False) -> None:
+    upsampling = "nearest"
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        outputs: int,
+        convolve: Callable[[int, int], nn.Sequential],
+        widths: Mapping[int, int],
+        heads: Collection[int],
+        dropout: bool,
+    ) -> None:
         super().__init__()
-        self.first_scale = 1 if light else 0
-        self.scales = tuple(range(self.first_scale, 4))
-        convolve, widths = layers(light)
+        self.scales = tuple(sorted(widths, reverse=True))
         self.before, self.after, self.heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.drops = nn.ModuleDict()
         inputs = channels[-1]
-        for scale in range(4, self.first_scale - 1, -1):
-            skip = channels[scale - 1] if scale > 0 else 0
-            self.before[str(scale)] = convolve(inputs, widths[scale])
-            self.after[str(scale)] = convolve(widths[scale] + skip, widths[scale])
-            inputs = widths[scale]
+        for scale in self.scales:
+            width, skip = widths[scale], channels[scale - 1] if scale > 0 else 0
+            self.before[str(scale)] = convolve(inputs, width)
+            self.after[str(scale)] = convolve(width + skip, width)
             if dropout:
-                self.drops[f"before{scale}"] = ChannelDropout(inputs, 2 * scale)
-                self.drops[f"after{scale}"] = ChannelDropout(inputs, 2 * scale + 1)
-            if scale in self.scales:
-                self.heads[str(scale)] = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect")
+                self.drops[f"before{scale}"] = ChannelDropout(width, 2 * scale)
+                self.drops[f"after{scale}"] = ChannelDropout(width, 2 * scale + 1)
+            if scale in heads:
+                self.heads[str(scale)] = nn.Conv2d(width, outputs, 3, padding=1, padding_mode="reflect")
+            inputs = width
 
     def forward(self, features: Sequence[Tensor], passes: bool = False) -> dict[int, Tensor]:
-        """Features at strides 2 .. 32 -> {scale: (B, outputs, H / 2^scale, W / 2^scale)}, finest scale first.
+        """Features, each half the size of the one before -> {scale: (B, outputs, h / 2^scale, w / 2^scale)}, finest first.
 
-        With `passes`, the features hold PASSES copies of each image, one after the other, and each copy drops other channels.
+        h and w are twice the first feature's size. With `passes`, the features hold PASSES copies of each image, one after the
+        other, and each copy drops other channels.
         """
         x = features[-1]
         maps = {}
-        for scale in range(4, self.first_scale - 1, -1):
+        for scale in self.scales:
             x = self._drop(f"before{scale}", self.before[str(scale)](x), passes)
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
+            x = F.interpolate(x, scale_factor=2, mode=self.upsampling)
             if scale > 0:
                 x = torch.cat([x, features[scale - 1]], dim=1)
             x = self._drop(f"after{scale}", self.after[str(scale)](x), passes)
-            if scale in self.scales:
+            if str(scale) in self.heads:
                 maps[scale] = self.heads[str(scale)](x)
         return dict(sorted(maps.items()))
 
     def _drop(self, site: str, x: Tensor, passes: bool) -> Tensor:
         return self.drops[site](x, passes) if self.drops else x
+
+
+class DepthDecoder(SkipDecoder):
+    """Of features at strides 2 .. 32; scale i has 1 / 2^i of the input's size.
+
+    `light` uses depthwise-separable convolutions and ends at half resolution (scales 1 to 3), for CPUs;
+    otherwise it is Monodepth2's decoder (ELU, reflection padding, full resolution, scales 0 to 3).
+    """
+
+    def __init__(self, channels: Sequence[int], outputs: int, light: bool, dropout: bool = False) -> None:
+        convolve, widths = layers(light)
+        scales = {scale: width for scale, width in enumerate(widths) if scale > 0 or not light}
+        super().__init__(channels, outputs, convolve, scales, range(4), dropout)

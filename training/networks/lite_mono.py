@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.depth_decoder import ChannelDropout, conv_elu
+from training.networks.depth_decoder import SkipDecoder, conv_elu
 
 EXPANSION = 6  # of the pointwise layers
 HEADS = 8  # of the attention
@@ -196,46 +196,15 @@ def _stage(width: int, dilations: Sequence[int], drops: Sequence[float], positio
     return nn.Sequential(*blocks, AttentionBlock(width, position, drops[-1]))
 
 
-class LiteMonoDecoder(nn.Module):
-    """Half the encoder's widths, bilinear upsampling, three heads; scale i has 1 / 2^(i+1) of the input's size.
+class LiteMonoDecoder(SkipDecoder):
+    """Half the encoder's widths, bilinear upsampling, three heads; scale i has 1 / 2^(i+1) of the input's size."""
 
-    With `dropout`, channels are dropped after every convolution but the heads, as in DepthDecoder.
-    """
+    upsampling = "bilinear"
 
     def __init__(self, channels: Sequence[int], outputs: int, dropout: bool = False) -> None:
-        super().__init__()
-        self.before, self.after, self.heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
-        self.drops = nn.ModuleDict()
-        inputs = channels[-1]
-        for scale in reversed(range(len(channels))):
-            width, skip = channels[scale] // 2, channels[scale - 1] if scale else 0
-            self.before[str(scale)] = conv_elu(inputs, width)
-            self.after[str(scale)] = conv_elu(width + skip, width)
-            self.heads[str(scale)] = nn.Conv2d(width, outputs, 3, padding=1, padding_mode="reflect")
-            if dropout:
-                self.drops[f"before{scale}"] = ChannelDropout(width, 2 * scale)
-                self.drops[f"after{scale}"] = ChannelDropout(width, 2 * scale + 1)
-            inputs = width
+        widths = {scale: width // 2 for scale, width in enumerate(channels)}
+        super().__init__(channels, outputs, conv_elu, widths, widths.keys(), dropout)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-
-    def forward(self, features: Sequence[Tensor], passes: bool = False) -> dict[int, Tensor]:
-        """Features at strides 4, 8, 16 -> {scale: (B, outputs, H / 2^(scale+1), W / 2^(scale+1))}, finest scale first.
-
-        With `passes`, the features hold PASSES copies of each image, one after the other, and each copy drops other channels.
-        """
-        x = features[-1]
-        maps = {}
-        for scale in reversed(range(len(features))):
-            x = self._drop(f"before{scale}", self.before[str(scale)](x), passes)
-            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            if scale:
-                x = torch.cat([x, features[scale - 1]], dim=1)
-            x = self._drop(f"after{scale}", self.after[str(scale)](x), passes)
-            maps[scale] = self.heads[str(scale)](x)
-        return dict(sorted(maps.items()))
-
-    def _drop(self, site: str, x: Tensor, passes: bool) -> Tensor:
-        return self.drops[site](x, passes) if self.drops else x
