@@ -18,7 +18,7 @@ from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.engines import ENGINES, EngineError, EngineOptions, MissingBackendError, one_line
 from depth_ros.engines.plan_keys import PRECISIONS
 from depth_ros.engines.plans import Plan
-from depth_ros.tools.engine_arguments import add_engine_arguments, default_model, positive
+from depth_ros.tools.engine_arguments import add_engine_arguments, default_model, engine_options, positive
 from depth_ros.types import InputError
 
 TENSORRT = tuple(name for name in ENGINES if name.startswith("tensorrt"))
@@ -28,11 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends a build at once: Python's exception cannot pass through TensorRT
-    names = ("precision", "batch", "workspace_mb", "memory", "cache")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     try:
         model = bundle.load(options.model or default_model())
-        for plan in build(model, EngineOptions(**given, progress=_say), options.engine, options.frame, options.force):
+        for plan in build(model, engine_options(options, _say), options.engine, options.frame, options.force):
             print(describe(model, plan), flush=True)
     except MissingBackendError as error:
         _say(f"{options.engine}: {error}")

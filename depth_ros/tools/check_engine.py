@@ -17,10 +17,10 @@ from typing import Any
 
 from depth_ros import bundle
 from depth_ros.bundle import PRECISIONS, BundleError, ModelBundle
-from depth_ros.engines import AUTO, ENGINES, Engine, EngineError, EngineOptions, choose_engine, one_line
+from depth_ros.engines import AUTO, ENGINES, Engine, EngineError, choose_engine, one_line
 from depth_ros.engines.frame_gate import check_frames, open_reference
 from depth_ros.engines.gate import GateReport, check, frames_folder, load_frames
-from depth_ros.tools.engine_arguments import add_engine_arguments, default_model, path, positive
+from depth_ros.tools.engine_arguments import add_engine_arguments, default_model, engine_options, path, positive
 from depth_ros.types import InputError
 
 NETWORK = "network"  # the report on the network alone, beside those on frame graphs, which are named by their size
@@ -31,15 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.build_if_missing:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in build_engine
-    names = ("precision", "batch", "threads", "memory", "cache", "build_if_missing")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     try:
         model = bundle.load(options.model or default_model())
         folder: Path = options.frames or frames_folder(model)
         load_frames(model, folder)  # complains before an engine is built
         if options.json and not options.json.parent.is_dir():
             raise InputError(f"{options.json.parent}: no such folder; expected one to write {options.json.name} into")
-        choice = choose_engine(model, options.engine, EngineOptions(**given, progress=_say))
+        choice = choose_engine(model, options.engine, engine_options(options, _say))
         for passed_over in choice.passed_over:
             _say(f"not {passed_over}")
         with closing(choice.engine) as engine:

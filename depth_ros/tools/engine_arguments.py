@@ -1,8 +1,10 @@
-"""What build_engine and check_engine take alike on their command lines."""
+"""What build_engine and check_engine take alike on their command lines, and the options of an engine in it."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 from depth_ros.engines import MEMORIES, EngineOptions
@@ -18,6 +20,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser, whole_frames: str) -> 
         help=f"{whole_frames}; may be given again")  # fmt: skip
     add("--memory", choices=MEMORIES, help=f"what manages CUDA memory (default: {defaults.memory})")
     add("--cache", type=path, help=f"folder of built engines (default: {defaults.cache})")
+
+
+def engine_options(given: argparse.Namespace, progress: Callable[[str], None]) -> EngineOptions:
+    """The options that the command line gives, each under its name in EngineOptions; the defaults where it gives none."""
+    values = {field.name: getattr(given, field.name, None) for field in fields(EngineOptions)}
+    return EngineOptions(**{name: value for name, value in values.items() if value is not None} | {"progress": progress})
 
 
 def default_model() -> Path:

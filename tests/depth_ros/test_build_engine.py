@@ -12,8 +12,9 @@ from depth_ros.engines import EngineOptions
 from depth_ros.engines.gate import GateReport
 from depth_ros.engines.plan_keys import Device
 from depth_ros.engines.trt_build import PlanBuilder
+from depth_ros.tools import build_engine, check_engine
 from depth_ros.tools.build_engine import describe
-from depth_ros.tools.engine_arguments import path
+from depth_ros.tools.engine_arguments import engine_options, path
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = {"depth_median": 0.0011, "depth_p99": 0.0123}
@@ -42,6 +43,22 @@ def test_no_gpu_is_said_in_one_line_and_nothing_is_written(make_bundle, tmp_path
 def test_the_home_folder_is_found_where_the_shell_does_not_replace_it(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert path("~/engines") == tmp_path / "engines"
+
+
+@pytest.mark.parametrize(
+    ("tool", "own", "chosen"),
+    [
+        (build_engine, ("--workspace-mb", "64"), {"workspace_mb": 64}),
+        (check_engine, ("--threads", "2", "--build-if-missing"), {"threads": 2, "build_if_missing": True}),
+    ],
+)
+def test_every_argument_about_the_engine_reaches_it(tmp_path, tool, own, chosen):
+    alike = ("--precision", "int8", "--batch", "3", "--memory", "pycuda", "--cache", str(tmp_path))
+    parse = tool._parser().parse_args
+    assert engine_options(parse(()), print) == EngineOptions(progress=print)
+    assert engine_options(parse((*alike, *own)), print) == EngineOptions(
+        precision="int8", batch=3, memory="pycuda", cache=tmp_path, progress=print, **chosen
+    )
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):
