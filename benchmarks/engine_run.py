@@ -32,10 +32,9 @@ def main() -> int:
     case = json.loads(sys.argv[1])
     try:
         row = measure(**case)
-    except MissingBackendError as error:
-        row = {"missing": str(error)}
     except EngineError as error:
-        row = {"refused": str(error)}
+        outcome = "missing" if isinstance(error, MissingBackendError) else "refused"
+        row = {outcome: str(error).removeprefix(f"{case['engine']}: ")}  # a row names its engine
     print(json.dumps(row))
     return 0
 

@@ -23,7 +23,7 @@ from benchmarks import graph_cost, roofline
 from benchmarks.engine_models import NETWORKS, add_int8, open_bundle
 from benchmarks.report import describe_run, write_report
 from depth_ros.bundle import BundleError
-from depth_ros.engines import ENGINES, EngineError
+from depth_ros.engines import ENGINES, EngineError, one_line
 from training.config import ConfigError
 from training.export import ExportError
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 measure(bundle, case, options.seconds, folder / "plans", report)
                 write_report(report, options.out)
     except (BundleError, ConfigError, EngineError, ExportError, OSError, RuntimeError, ValueError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     for name, reason in report["missing"].items():
         print(f"{name}: not here: {reason}")

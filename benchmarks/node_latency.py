@@ -34,7 +34,7 @@ from benchmarks.report import describe_run, percentiles, write_report
 from depth_ros import bundle
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.calibration import load_calibration, save_calibration
-from depth_ros.engines import EngineError, EngineOptions, load_engine
+from depth_ros.engines import EngineError, EngineOptions, load_engine, one_line
 from depth_ros.estimator import resize_image
 from depth_ros.ros.memory import keep_freed_memory
 from depth_ros.ros.sources import Folder
@@ -85,7 +85,7 @@ def main() -> int:
             report |= {"input": describe_input(options, bench), "model": describe_model(bench.model)}
             report["measured"] = measure(bench)
     except (BundleError, EngineError, InputError, SessionError, OSError) as error:
-        print(f"node_latency: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"node_latency: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

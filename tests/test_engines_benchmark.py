@@ -223,6 +223,15 @@ def test_a_case_that_crashes_is_a_refusal_with_its_reason(tmp_path):
     assert [(r["case"], "gone: no such folder" in r["reason"]) for r in report["refused"]] == [(case, True)]
 
 
+def test_a_refusal_names_its_engine_once(tiny_bundle, tmp_path):
+    report = {"missing": {}, "refused": [], "rows": [], "ceilings": {}}
+    case = {"engine": "onnxruntime", "model": "default", "size": "16x8", "threads": 1, "precision": "bf16", "batch": 1}
+    engines.measure(tiny_bundle("default_16x8").path, case, 0.01, tmp_path, report)
+    (refusal,) = report["refused"]
+    assert (refusal["case"], "no precision 'bf16'" in refusal["reason"]) == (case, True)
+    assert "onnxruntime: " not in refusal["reason"]
+
+
 def test_a_size_that_is_none_is_refused_in_one_line(tmp_path, capsys):
     assert engines.main(["--sizes", "640", "--out", str(tmp_path / "o.json")]) == 1
     assert capsys.readouterr().err == "error: --sizes 640; expected a width and a height such as 640x192\n"
