@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -43,12 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build(
     model: ModelBundle, options: EngineOptions, engine: str, frames: Sequence[tuple[int, int]], force: bool
-) -> Sequence[Plan]:
-    """The plan of the network, and one for every size of image [px] that the device is to resize itself. Raises EngineError."""
+) -> Iterator[Plan]:
+    """The plan of the network, then one for every size of image [px] that the device is to resize itself, each once it is built.
+
+    Raises EngineError.
+    """
     backend = import_module(ENGINES[engine])
     trt = backend.import_tensorrt(engine)
     device = backend.find_device(trt, options)
-    return [backend.build(trt, model, options, device, frame, force) for frame in (None, *frames)]
+    for frame in (None, *frames):
+        yield backend.build(trt, model, options, device, frame, force)
 
 
 def describe(model: ModelBundle, plan: Plan) -> str:

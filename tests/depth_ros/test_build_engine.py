@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from depth_ros.engines import EngineOptions
+from depth_ros.engines import EngineError, EngineOptions, trt
 from depth_ros.engines.gate import GateReport
 from depth_ros.engines.plan_keys import Device
 from depth_ros.engines.trt_build import PlanBuilder
@@ -124,6 +124,24 @@ def test_what_was_refused_is_told_with_its_figures(make_plan):
 def test_a_plan_for_whole_images_says_their_size(make_plan):
     made, plan = make_plan({"fp16": 0.05}, frame=(100, 60))
     assert "whole frames of 100x60 images" in describe(made, plan)
+
+
+def test_a_plan_is_told_although_the_next_one_fails(make_plan, monkeypatch, capsys):
+    """It took minutes and lies in the cache."""
+    made, plan = make_plan({"fp16": 0.05})
+
+    def build(trt, model, options, device, frame, force):
+        if frame:
+            raise EngineError("no memory left")
+        return plan
+
+    for name, stand_in in (("import_tensorrt", str), ("find_device", lambda *given: None), ("build", build)):
+        monkeypatch.setattr(trt, name, stand_in)
+    monkeypatch.setattr(signal, "signal", lambda *given: None)  # the tests' own Ctrl-C
+    assert build_engine.main(["--model", str(made.path), "--frame", "1280x720"]) == 1
+    said = capsys.readouterr()
+    assert str(plan.path) in said.out
+    assert "no memory left" in said.err
 
 
 def test_ctrl_c_ends_it_at_once():
