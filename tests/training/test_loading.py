@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from depth_ros.types import InputError
+from depth_ros.types import CameraModel, InputError
 from training.config import ConfigError, TrainConfig
 from training.data.loading import Shuffled, build_sources, training_batches, validation_batches
+from training.data.street import StreetConfig
+from training.data.street.samples import StreetSamples
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -59,6 +61,16 @@ def test_streets_alone_need_no_recording(make_config: MakeConfig) -> None:
     assert (sources.camera.width, sources.camera.height) == (192, 64)
     assert sources.camera.fx == pytest.approx(721.5377 * 192 / 1242)
     assert not np.array_equal(sources.train[0][0][0].image, sources.val[0].image)
+
+
+@pytest.mark.parametrize("made", [{}, {"plain": 1.0}, {"textures": "test"}])
+def test_the_worlds_are_made_as_asked_for(camera: CameraModel, make_config: MakeConfig, made: dict[str, object]) -> None:
+    asked = {f"street_{key}": value for key, value in made.items()}
+    rooms = {"source": "street", "street_samples": 4, "street_scenes": [["room", 1.0]], **asked}
+    (dataset, _), *_ = build_sources(make_config(data=rooms).data, seed=1).train
+    for config in (StreetConfig(), StreetConfig(plain=1.0), StreetConfig(textures="test")):
+        world = StreetSamples(camera, 4, seed=4, config=config, scenes=[("room", 1.0)])
+        assert np.array_equal(dataset[0].image, world[0].image) == (config == StreetConfig(**made))
 
 
 def test_the_streets_are_seen_through_the_videos_camera(street_video: Path, make_config: MakeConfig) -> None:
