@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -22,6 +24,7 @@ from depth_ros.engines import AUTO, Choice, EngineError, EngineOptions, PassedOv
 from depth_ros.ros.diagnostics import Diagnostics
 from depth_ros.ros.health import Health
 
+INTERFACES = (Path(__file__).resolve().parents[2] / "docs" / "interfaces.md").read_text(encoding="utf-8")
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -50,6 +53,11 @@ def values(status: DiagnosticStatus) -> dict[str, str]:
     return {item.key: item.value for item in status.values}
 
 
+def undocumented(keys: Iterable[str]) -> list[str]:
+    """Those that the page on interfaces does not name."""
+    return [key for key in keys if f"`{key}`" not in INTERFACES]
+
+
 def test_the_engine_and_why_no_faster_one(start, make_bundle, states):
     model = make_bundle()
     choice = choose_engine(model, AUTO, EngineOptions(threads=1))
@@ -59,6 +67,7 @@ def test_the_engine_and_why_no_faster_one(start, make_bundle, states):
     assert status.hardware_id == "probe"
     said = values(status)
     assert said["engine"] == choice.name
+    assert undocumented(key for key in said if not key.startswith("not ")) == []
     assert {key: value for key, value in said.items() if key.startswith("not ")} == {
         f"not {item.name}": item.reason for item in choice.passed_over
     }
@@ -95,6 +104,7 @@ def test_frames_from_the_first_to_the_refused(start, client, make_bundle, states
     assert all(s.name == "mono_depth: frames" for s in refused)
     assert int(values(refused[-1])["refused"]) >= 1
     assert "jpeg2000" in values(refused[-1])["last refusal"]
+    assert undocumented(said | values(refused[-1])) == []
 
 
 def test_lifecycle_and_a_model_that_cannot_be_used(start, client, make_bundle, states):
