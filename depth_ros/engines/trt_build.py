@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from depth_ros.bundle import ModelBundle
 from depth_ros.engines import EngineError, EngineOptions
+from depth_ros.engines.gate import GateReport
 from depth_ros.engines.plan_keys import Device, PlanKey, plan_key
 from depth_ros.engines.plans import Plan, PlanCache, write_atomically
 from depth_ros.engines.trt_progress import make_log, make_monitor
@@ -25,21 +26,7 @@ LOG = logging.getLogger(__name__)
 FALL_BACK = "fp32"
 
 
-class Verdict(Protocol):
-    """What a numeric gate says of an engine (depth_ros.engines.gate.GateReport)."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the engine may be used."""
-
-    def describe(self) -> str:
-        """The figures, and which of them are beyond their limits, in one line."""
-
-    def as_dict(self) -> Mapping[str, Any]:
-        """The figures, for the sidecar."""
-
-
-Check = Callable[[bytes, PlanKey], Verdict]
+Check = Callable[[bytes, PlanKey], GateReport]  # the numeric gate of a plan
 
 
 @dataclass(frozen=True)
@@ -85,16 +72,16 @@ class PlanBuilder:
         data = self._plan(cache, key, frame, title)
         seconds = time.monotonic() - started
         self.options.progress(f"comparing {title} with ONNX Runtime")
-        verdict = self.check(data, key)
+        report = self.check(data, key)
         details = {
             "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "build_seconds": round(seconds, 1),
             "workspace_mb": self.options.workspace_mb,
-            "gate": dict(verdict.as_dict()),
+            "gate": report.as_dict(),
         }
-        if verdict.passed:
+        if report.passed:
             return cache.store(key, data, details)
-        why = verdict.describe()
+        why = report.describe()
         exact = replace(self.options, precision=FALL_BACK)
         instead = None if key.precision == FALL_BACK else plan_key(self.bundle, exact, self.device, frame)
         refused = cache.refuse(key, why, instead, details)

@@ -17,8 +17,8 @@ from depth_ros import bundle, graphs
 from depth_ros.engines import EngineError, EngineOptions, gate, trt_progress
 from depth_ros.engines.plan_keys import Device, plan_key
 from depth_ros.engines.plans import PlanCache
-from depth_ros.engines.trt_build import PlanBuilder, build_plan, configure, make_log, make_profile, parse
-from depth_ros.engines.trt_progress import Shares, make_monitor
+from depth_ros.engines.trt_build import PlanBuilder, build_plan, configure, make_profile, parse
+from depth_ros.engines.trt_progress import Shares, make_log, make_monitor
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install -r requirements/engines.txt")
 
@@ -37,18 +37,8 @@ class Judge:
 
     def __call__(self, data, key):
         self.seen.append(key.precision)
-        return Verdict(key.precision in self.passing)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    passed: bool
-
-    def describe(self):
-        return "agrees" if self.passed else "depth p99 0.31 > 0.05"
-
-    def as_dict(self):
-        return {"passed": self.passed, "depth_p99": 0.31}
+        limit = 0.5 if key.precision in self.passing else 0.05
+        return gate.GateReport(key.precision, 4, {"depth_p99": 0.31}, {"depth_p99": limit})
 
 
 @pytest.fixture
@@ -217,12 +207,14 @@ def test_a_precision_that_gives_wrong_depth_gives_way_to_fp32(make_bundle, optio
     maker = builder(made, options, "fp32")
     plan = maker.provide()
     assert plan.key.precision == "fp32"
-    assert plan.refused == "fp16 was refused (depth p99 0.31 > 0.05)"
-    assert any("probe fp16 is not used: depth p99 0.31 > 0.05; building fp32 instead" in line for line in said)
+    why = "fp16 differs from ONNX Runtime on 4 images: depth p99 0.31 > 0.05"
+    assert plan.refused == f"fp16 was refused ({why})"
+    assert any(f"probe fp16 is not used: {why}; building fp32 instead" in line for line in said)
     assert maker.check.seen == ["fp16", "fp32"]
     assert maker.provide() == plan  # remembered: fp16 is not tried again
     assert maker.check.seen == ["fp16", "fp32"]
-    assert json.loads(plan.path.with_suffix(".json").read_text())["gate"] == {"passed": True, "depth_p99": 0.31}
+    written = json.loads(plan.path.with_suffix(".json").read_text())["gate"]
+    assert (written["passed"], written["precision"], written["figures"]) == (True, "fp32", {"depth_p99": 0.31})
 
 
 def test_nothing_is_kept_where_fp32_gives_wrong_depth_too(make_bundle, options):
@@ -264,21 +256,17 @@ from pathlib import Path
 import tensorrt_rtx
 from depth_ros import bundle
 from depth_ros.engines import EngineOptions
+from depth_ros.engines.gate import GateReport
 from depth_ros.engines.plan_keys import Device
 from depth_ros.engines.trt_build import PlanBuilder
 folder, cache, go = map(Path, sys.argv[1:])
-
-class Passed:
-    passed = True
-    def describe(self): return "agrees"
-    def as_dict(self): return {}
 
 def say(text): print(text, flush=True)
 
 def check(data, key):
     while not go.exists():
         time.sleep(0.02)
-    return Passed()
+    return GateReport(key.precision, 4, {}, {})
 
 made = bundle.load(folder)
 device = Device("tensorrt_rtx", tensorrt_rtx.__version__, "Some GPU", "8.9")
