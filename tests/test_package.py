@@ -96,6 +96,7 @@ def installed(tmp_path, make_bundle) -> Path:
 def test_colcon_build_installs_what_ros_looks_for(installed):
     assert os.access(installed / "lib" / "depth_ros" / "mono_depth_node", os.X_OK)
     assert os.access(installed / "lib" / "depth_ros" / "camera_player", os.X_OK)
+    assert os.access(installed / "lib" / "depth_ros" / "build_engine", os.X_OK)
     assert os.access(installed / "lib" / "depth_ros" / "check_engine", os.X_OK)
     assert list(installed.rglob("depth_ros/engines/frames/*.jpg"))  # what engines are checked on
     share = installed / "share" / "depth_ros"
