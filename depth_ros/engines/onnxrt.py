@@ -18,6 +18,8 @@ from depth_ros.types import Float32Array, UInt8Array
 LOG = logging.getLogger(__name__)
 PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp32", "fp16")}  # fp16 is slower than fp32 on a CPU
 CUDA = "CUDAExecutionProvider"
+# TF32 has 10 bits of mantissa: whoever asks for fp32 gets it, and fp16 is faster.
+PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": [(CUDA, {"device_id": 0, "use_tf32": 0})]}
 TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}  # ONNX Runtime's names -> NumPy's
 
 
@@ -35,10 +37,7 @@ def open_on_cpu(graph: bytes, source: str, precision: str = "fp32") -> SessionRu
 
     `precision` is that of the graph, for the numeric gate.
     """
-    try:
-        return SessionRunner(_session(graph, "cpu", cpu_threads(EngineOptions())), source, precision)
-    except Exception as error:  # as in OnnxRuntimeEngine
-        raise EngineError(f"{source}: ONNX Runtime cannot load the graph: {one_line(error)}") from error
+    return SessionRunner(_session(graph, source, "cpu", cpu_threads(EngineOptions())), source, precision)
 
 
 class OnnxRuntimeEngine:
@@ -81,11 +80,7 @@ class OnnxRuntimeEngine:
 
     def _open(self, graph: str | bytes) -> SessionRunner:
         file = str(self._bundle.graph_path)
-        try:
-            session = _session(graph, self._device, self._threads)
-        except Exception as error:
-            # onnxruntime raises a class of its own per status code, all of them derived from Exception only.
-            raise EngineError(f"{file}: ONNX Runtime cannot load the graph: {one_line(error)}") from error
+        session = _session(graph, file, self._device, self._threads)
         if self._device == "cpu":
             return SessionRunner(session, file, self.precision)
         if CUDA not in session.get_providers():  # it falls back to the CPU and says so in its own log only
@@ -119,7 +114,7 @@ class SessionRunner:
             raise EngineError(f"{self._file}: the engine is closed; load it again")
         try:
             return self._compute(inputs, outputs)
-        except Exception as error:
+        except Exception as error:  # as in _session()
             raise EngineError(f"{self._file}: ONNX Runtime failed: {one_line(error)}") from error
 
     def close(self) -> None:
@@ -181,7 +176,8 @@ def _graph(bundle: ModelBundle, precision: str) -> str | bytes:
     return prepare(bundle, precision)
 
 
-def _session(graph: str | bytes, device: str, threads: int) -> Any:
+def _session(graph: str | bytes, source: str, device: str, threads: int) -> Any:
+    """ONNX Runtime's session of a graph, or of the file that holds it. Raises EngineError naming `source`."""
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     settings.intra_op_num_threads = threads
@@ -189,9 +185,9 @@ def _session(graph: str | bytes, device: str, threads: int) -> Any:
     settings.log_severity_level = 3  # errors only: they are raised as well, warnings are about the exporter's graph
     # Idle ONNX Runtime threads otherwise burn a core each, and the CPU is shared with the robot's other work.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if device == "cpu":
-        return ort.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
-    if hasattr(ort, "preload_dlls"):  # since 1.21; wheels for Jetson can be older
-        ort.preload_dlls()  # CUDA and cuDNN where they were installed as wheels
-    # TF32 has 10 bits of mantissa: whoever asks for fp32 gets it, and fp16 is faster.
-    return ort.InferenceSession(graph, settings, providers=[(CUDA, {"device_id": 0, "use_tf32": 0})])
+    try:
+        if device == "cuda" and hasattr(ort, "preload_dlls"):  # since 1.21; wheels for Jetson can be older
+            ort.preload_dlls()  # CUDA and cuDNN where they were installed as wheels
+        return ort.InferenceSession(graph, settings, providers=PROVIDERS[device])
+    except Exception as error:  # onnxruntime raises a class of its own per status code, all derived from Exception only
+        raise EngineError(f"{source}: ONNX Runtime cannot load the graph: {one_line(error)}") from error
