@@ -48,7 +48,7 @@ def check_frames(runner: GraphRunner, reference: GraphRunner, bundle: ModelBundl
     try:
         found, again = _run(runner, bundle, images), _run(runner, bundle, images)
         figures = _figures(found, expected, bundle)
-    except Exception as error:  # as in gate.check
+    except Exception as error:  # each backend raises classes of its own, as in gate.check
         return GateReport(runner.precision, len(images), {}, limits, (reason(error),))
     repeated = (a.tobytes() == b.tobytes() for name in OUTPUTS for a, b in zip(found[name], again[name], strict=True))
     figures["not_repeated"] = float(sum(not same for same in repeated))

@@ -90,7 +90,7 @@ class OpenVinoEngine:
                 self._request.set_tensor("depth", ov.Tensor(depth[one], shared_memory=True))
                 self._request.set_tensor("sigma", ov.Tensor(sigma[one], shared_memory=True))
                 self._request.infer()
-        except Exception as error:
+        except Exception as error:  # as in load()
             raise EngineError(f"{self._bundle.graph_path}: OpenVINO failed: {one_line(error)}") from error
         return depth, sigma
 
