@@ -104,6 +104,16 @@ def test_true_depth_comes_before_the_teachers(build: Build, street_batch: Batch)
         assert torch.equal(student.losses(with_truth)["likelihood"], other.losses(with_truth)["likelihood"])
 
 
+def test_with_no_weight_for_true_depth_the_teachers_are_learned_everywhere(build: Build, street_batch: Batch) -> None:
+    """Rendered worlds know their depth; a recipe that only judges by it stays one without truth when its model teaches itself."""
+    student = build("self_teaching", method={"supervised": 0.0}).eval()
+    student.set_teachers([build("monodepth2", data={"known_poses": False})])  # true up to a factor: no metres to mix up
+    with torch.no_grad():
+        found = student.losses(street_batch)["likelihood"]
+        expected = student.losses(replace(street_batch, depth=None, valid=None))["likelihood"]
+    assert torch.equal(found, expected)
+
+
 def test_a_student_needs_teachers(build: Build) -> None:
     with pytest.raises(ConfigError, match=r"method.teachers is empty; expected the checkpoints of trained teachers"):
         build("self_teaching", method={"teachers": []})

@@ -14,7 +14,7 @@ from training.methods.supervised import Supervised
 
 
 class SelfTeaching(Supervised):
-    """Supervised by frozen teachers, or by the true depth where a batch has it.
+    """Supervised by frozen teachers, or by the true depth where a batch has it and method.supervised is not 0.
 
     With several teachers the target of each batch is one of them, drawn at random: the student learns their mean, and its
     sigma learns their disagreement too. A single teacher may be true up to one factor; so is its student then.
@@ -48,12 +48,10 @@ class SelfTeaching(Supervised):
         self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """As Supervised, with a teacher's depth where the batch has no true one."""
-        if batch.depth is not None:
+        """As Supervised, with a teacher's depth where the batch has no true one that counts."""
+        if batch.depth is not None and self.config.method.supervised > 0:
             if not self.metric:
-                raise ConfigError(
-                    "the teacher is not metric but a batch has true depth; set data.street_share: 0 and no data.depth"
-                )
+                raise ConfigError("the teacher is not metric but a batch has true depth; set method.supervised: 0 to leave it out")
             return super().losses(batch)
         with torch.no_grad():
             # The teacher sees the plain image, the student the augmented one.
