@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from depth_ros.calibration import save_calibration
 from depth_ros.types import CameraModel
@@ -19,6 +21,7 @@ from training.config import TrainConfig, merge
 from training.data.street import Street, StreetConfig, kitti_camera
 from training.data.street.samples import StreetSamples
 from training.methods import Method, SelfTeaching, build_method
+from training.networks import ENCODERS
 
 SMALL = {
     "data": {"width": 192, "height": 64, "workers": 0},
@@ -30,6 +33,28 @@ FRAMES = 14
 ConfigMaker = Callable[..., TrainConfig]
 SetWriter = Callable[..., Path]
 MethodBuilder = Callable[..., Method]
+
+
+class TinyEncoder(nn.Module):
+    """Five feature maps at strides 2 to 32: enough for what decoders and methods do with them, and quick to export."""
+
+    channels = (8, 8, 8, 8, 8)
+
+    def __init__(self, images: int = 1) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(nn.Conv2d(inputs, 8, 3, 2, 1) for inputs in (3 * images, 8, 8, 8, 8))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        features = [image]
+        for step in self.steps:
+            features.append(F.elu(step(features[-1])))
+        return features[1:]
+
+
+@pytest.fixture
+def tiny_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """network.encoder may be tiny."""
+    monkeypatch.setitem(ENCODERS, "tiny", TinyEncoder)
 
 
 @pytest.fixture(scope="session", autouse=True)

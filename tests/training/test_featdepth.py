@@ -17,33 +17,14 @@ from training.evaluate import describe_method, open_model
 from training.export import main as export_main
 from training.methods import FeatDepth, FeatureNetAlone, Method
 from training.methods.featdepth import feature_net_losses
-from training.networks import ENCODERS, build_encoder
+from training.networks import build_encoder
 from training.networks.feature_net import FeatureNet
 from training.train import main
 
+pytestmark = pytest.mark.usefixtures("tiny_encoder")
+
 Build = Callable[..., Method]
 TINY = {"encoder": "tiny", "decoder": "chained_pooling"}
-
-
-class TinyEncoder(nn.Module):
-    """Five feature maps at strides 2 to 32."""
-
-    channels = (8, 8, 8, 8, 8)
-
-    def __init__(self, images: int = 1) -> None:
-        super().__init__()
-        self.steps = nn.ModuleList(nn.Conv2d(inputs, 8, 3, 2, 1) for inputs in (3 * images, 8, 8, 8, 8))
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        features = [image]
-        for step in self.steps:
-            features.append(torch.nn.functional.elu(step(features[-1])))
-        return features[1:]
-
-
-@pytest.fixture(autouse=True)
-def _tiny_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENCODERS, "tiny", TinyEncoder)
 
 
 class Identity(nn.Module):

@@ -21,33 +21,13 @@ from training.config import ConfigError
 from training.evaluate import TorchEngine, describe_method
 from training.export import check_parity, export, main
 from training.methods import METHODS, Ensemble, Method, Predictor
-from training.networks import ENCODERS
 from training.uncertainty import LOG_SCALE_RANGE, REPROJECTION_WEIGHT, UNCERTAINTIES, build_uncertainty, mean_and_deviation
+
+pytestmark = pytest.mark.usefixtures("tiny_encoder")
 
 Build = Callable[..., Method]
 TINY = {"data": {"width": 64, "height": 64}, "network": {"encoder": "tiny", "decoder": "monodepth2"}}
 WAYS = tuple(UNCERTAINTIES)
-
-
-class TinyEncoder(nn.Module):
-    """Five feature maps at strides 2 to 32: enough for what the decoder and its users do, and quick to export."""
-
-    channels = (4, 4, 4, 4, 4)
-
-    def __init__(self, images: int = 1) -> None:
-        super().__init__()
-        self.steps = nn.ModuleList(nn.Conv2d(inputs, 4, 3, 2, 1) for inputs in (3 * images, 4, 4, 4, 4))
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        features = [image]
-        for step in self.steps:
-            features.append(torch.relu(step(features[-1])))
-        return features[1:]
-
-
-@pytest.fixture(autouse=True)
-def _tiny_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENCODERS, "tiny", TinyEncoder)
 
 
 def tiny(batch: Batch) -> Batch:
