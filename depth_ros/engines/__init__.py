@@ -54,7 +54,7 @@ class EngineOptions:
     batch: int = 1  # most images that run at once on a GPU
     build_if_missing: bool = False  # build a TensorRT engine at load, which can take minutes
     workspace_mb: int = 1024  # of the TensorRT builder
-    memory: str = "auto"  # what manages CUDA memory: pycuda, cuda_bindings or auto
+    memory: str = AUTO  # what manages CUDA memory: pycuda, cuda_bindings or auto
     cuda_graph: bool = True  # replay the inference as one CUDA graph
     cache: Path = field(default_factory=default_cache)  # of built engines
     progress: Callable[[str], None] = lambda text: None  # takes a line that says how far a build is

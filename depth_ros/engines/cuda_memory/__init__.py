@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from depth_ros.engines import EngineError, MissingBackendError
+from depth_ros.engines import AUTO, EngineError, MissingBackendError
 from depth_ros.engines.cuda_memory.driver import Driver
 
 # Name -> module with open_driver() -> Driver, in the order in which `auto` tries them.
@@ -24,7 +24,6 @@ DRIVERS = {
     "cuda_bindings": "depth_ros.engines.cuda_memory.bindings",
     "pycuda": "depth_ros.engines.cuda_memory.pycuda_driver",
 }
-AUTO = "auto"
 ALIGNMENT = 256  # [bytes] of device addresses handed to TensorRT, as cudaMalloc aligns
 
 
