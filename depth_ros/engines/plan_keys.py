@@ -63,7 +63,9 @@ def plan_key(bundle: ModelBundle, options: EngineOptions, device: Device, frame:
     if precision not in PRECISIONS:
         raise EngineError(f"precision is '{precision}'; {device.backend} has {', '.join(PRECISIONS)}")
     if precision == "int8" and not bundle.int8:
-        raise EngineError(f"{bundle.path}: has no int8 graph; make one (training.quantise), or choose another precision")
+        raise EngineError(
+            f"{bundle.path}: has no int8 graph; make one: python -m training.quantise {bundle.path} FOLDER_OF_FRAMES"
+        )
     source = bundle.int8["sha256"] if precision == "int8" else bundle.sha256
     depth_range = [bundle.min_depth, bundle.max_depth] if frame else []
     digest = hashlib.sha256(json.dumps([RECIPE, source, *depth_range]).encode()).hexdigest()
