@@ -10,6 +10,7 @@ from typing import Any
 
 from depth_ros.bundle import ModelBundle
 from depth_ros.engines import EngineError, EngineOptions
+from depth_ros.engines.contract import choose_precision
 
 PRECISIONS = ("fp16", "fp32", "int8")  # the first is the one that is built unless another is asked for
 # What depth_ros makes of a bundle's graph before TensorRT sees it; raise it when that changes, and older plans are left alone.
@@ -59,9 +60,7 @@ def plan_key(bundle: ModelBundle, options: EngineOptions, device: Device, frame:
     Needs no ONNX package, so that a robot can find its plan without one. Raises EngineError for a precision that TensorRT is not
     built in, and where a bundle has no int8 graph.
     """
-    precision = options.precision or PRECISIONS[0]
-    if precision not in PRECISIONS:
-        raise EngineError(f"precision is '{precision}'; {device.backend} has {', '.join(PRECISIONS)}")
+    precision = choose_precision(options, PRECISIONS)
     if precision == "int8" and not bundle.int8:
         raise EngineError(
             f"{bundle.path}: has no int8 graph; make one: python -m training.quantise {bundle.path} FOLDER_OF_FRAMES"

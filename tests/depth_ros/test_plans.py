@@ -238,7 +238,7 @@ def test_keys_follow_graph_and_options(make_bundle):
 @pytest.mark.parametrize(
     ("precision", "named"),
     [
-        ("bf16", "'bf16'; tensorrt has fp16, fp32, int8"),
+        ("bf16", "no precision 'bf16'; choose fp16 or fp32 or int8"),
         ("int8", r"make one: python -m training\.quantise .*bundle_64x32 FOLDER"),
     ],
 )
