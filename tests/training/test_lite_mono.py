@@ -1,4 +1,4 @@
-"""Lite-Mono against its published sizes and costs, its equations written out by hand, and its export."""
+"""Lite-Mono against its published sizes and costs and its equations written out by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from exported_graphs import export_graph, run_graph, shapes_in_tensorrt
 from torch import Tensor, nn
 
 from training.config import ConfigError, NetworkConfig
@@ -20,10 +19,7 @@ from training.networks.lite_mono import (
     ChannelAttention,
     DilatedBlock,
     DropPath,
-    LiteMono,
-    LiteMonoDecoder,
     PositionEncoding,
-    Variant,
 )
 
 BASE = NetworkConfig(encoder="lite_mono", pretrained="none")
@@ -171,35 +167,3 @@ def test_it_can_also_be_the_encoder_of_the_pose_net() -> None:
 def test_there_are_no_imagenet_weights_of_it() -> None:
     with pytest.raises(ConfigError, match="no such weights of lite_mono come with the packages"):
         build_encoder(NetworkConfig(encoder="lite_mono"), images=1)
-
-
-class Graph(nn.Module):
-    """A Lite-Mono of every part but few of them, behind a bundle's input: uint8, channels last, converted before anything."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = LiteMono(Variant((16, 16, 24), dilations=(2,)))
-        self.decoder = LiteMonoDecoder(self.encoder.channels, outputs=1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.decoder(self.encoder(image.float().permute(0, 3, 1, 2) / 255))[0].squeeze(1)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Graph, bytes]:
-    torch.manual_seed(0)
-    graph = Graph().eval()
-    for block in (m for m in graph.modules() if hasattr(m, "scale")):
-        nn.init.constant_(block.scale, 0.1)
-    return graph, export_graph(graph, 64, 32, tmp_path_factory.mktemp("onnx"))
-
-
-def test_the_exported_graph_equals_torch(exported: tuple[Graph, bytes]) -> None:
-    graph, model = exported
-    images = torch.randint(0, 256, (3, 32, 64, 3), dtype=torch.uint8)
-    with torch.no_grad():
-        assert torch.allclose(run_graph(model, images.numpy()), graph(images), atol=1e-4)
-
-
-def test_tensorrt_parses_the_exported_graph(exported: tuple[Graph, bytes]) -> None:
-    assert shapes_in_tensorrt(exported[1]) == ((-1, 32, 64, 3), (-1, 16, 32))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from exported_graphs import export_graph, run_graph, shapes_in_tensorrt
 from torch import Tensor, nn
 
 from training.networks.depth_decoder import PASSES, DepthDecoder
 from training.networks.nested_decoder import NestedDecoder
-from training.networks.resnet import ResNet
 
 CHANNELS = (6, 8, 10, 12, 14)  # of an encoder, all different
 WIDTHS = {False: (32, 64, 128, 256), True: (32, 48, 64, 96)}  # of the plain decoder at strides 2 .. 16
@@ -98,33 +96,3 @@ def test_heads_are_where_the_network_sets_its_start() -> None:
     heads = NestedDecoder(CHANNELS, 2, light=True).heads
     assert list(heads) == ["1", "2", "3"]
     assert all(isinstance(head, nn.Conv2d) and head.bias.shape == (2,) for head in heads.values())
-
-
-class Graph(nn.Module):
-    """A low-texture network of every part but few of them, behind a bundle's input: uint8, channels last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = ResNet((2, 1, 1, 1), bottleneck=False, last_relu_only=True, pooled_shortcut=True)
-        self.decoder = NestedDecoder(self.encoder.channels, outputs=1, light=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.decoder(self.encoder(image.float().permute(0, 3, 1, 2) / 255))[0].squeeze(1)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Graph, bytes]:
-    torch.manual_seed(0)
-    graph = Graph().eval()
-    return graph, export_graph(graph, 64, 64, tmp_path_factory.mktemp("onnx"))
-
-
-def test_the_exported_graph_equals_torch(exported: tuple[Graph, bytes]) -> None:
-    graph, model = exported
-    images = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
-    with torch.no_grad():
-        assert torch.allclose(run_graph(model, images.numpy()), graph(images), atol=1e-4)
-
-
-def test_tensorrt_parses_the_exported_graph(exported: tuple[Graph, bytes]) -> None:
-    assert shapes_in_tensorrt(exported[1]) == ((-1, 64, 64, 3), (-1, 64, 64))
