@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "sha256": model.sha256,
                 "engine": choice.name,
                 "description": description,
+                "passed_over": [str(passed_over) for passed_over in choice.passed_over],
             }
-            facts["passed_over"] = [str(passed_over) for passed_over in choice.passed_over]
             _write(options.json, facts | {name: report.as_dict() for name, report in reports.items()})
     except (BundleError, EngineError, InputError, OSError) as error:
         _say(one_line(error))

@@ -1,4 +1,4 @@
-"""What build_engine and check_engine take alike on their command lines, and the options of an engine in it."""
+"""What build_engine and check_engine take alike on their command lines, and the engine's options made of it."""
 
 from __future__ import annotations
 
