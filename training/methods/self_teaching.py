@@ -51,7 +51,7 @@ class SelfTeaching(Supervised):
         """As Supervised, with a teacher's depth where the batch has no true one that counts."""
         if batch.depth is not None and self.config.method.supervised > 0:
             if not self.metric:
-                raise ConfigError("the teacher is not metric but a batch has true depth; set method.supervised: 0 to leave it out")
+                raise ConfigError("the teacher is not metric but a batch has true depth; set method.supervised: 0 to ignore it")
             return super().losses(batch)
         with torch.no_grad():
             # The teacher sees the plain image, the student the augmented one.
