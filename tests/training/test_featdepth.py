@@ -209,8 +209,10 @@ def test_a_feature_net_is_no_model(tmp_path: Path, build: Build, capsys: pytest.
     assert "method feature_net predicts no depth; expected a checkpoint of monodepth2" in capsys.readouterr().err
     assert export_main([str(path), str(path), str(tmp_path / "bundle")]) == 1
     assert "an ensemble's checkpoint is of method feature_net, which predicts no depth" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="method feature_net predicts no depth"):
+    with pytest.raises(ConfigError, match="method feature_net predicts no depth; expected a checkpoint of monodepth2"):
         open_model(path)
+    with pytest.raises(ConfigError, match="method feature_net predicts no depth; give its checkpoint to config/train/featdepth"):
+        load_method(path).predict(torch.rand(1, 3, 64, 64))  # as a teacher's, which no bundle describes
 
 
 def run(folder: Path, video: Path, *overrides: str) -> int:
@@ -243,7 +245,9 @@ def test_online_refinement_goes_on_and_says_so(tmp_path: Path, street_video: Pat
     assert "mode" not in describe_method(before, "offline").provenance
 
     capsys.readouterr()
-    assert run(tmp_path / "third", street_video, f"run.init={refined}/last.ckpt") == 1
-    assert "was refined online, and what starts from it would be too" in capsys.readouterr().err
+    for start in ("run.init={}", "feature.checkpoint={}", "method.teachers=[{}]"):
+        name = "self_teaching" if "teachers" in start else "featdepth"
+        assert run(tmp_path / "third", street_video, f"method.name={name}", start.format(refined / "last.ckpt")) == 1
+        assert "was refined online, and what starts from it would be too" in capsys.readouterr().err
     assert run(tmp_path / "fourth", street_video, f"run.refine={offline}/last.ckpt", "network.decoder=light") == 1
     assert "has other networks than this run" in capsys.readouterr().err
