@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,71 +27,96 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.report import describe_run, write_report
 from training.checkpoint import load_method
+from training.config import ConfigError
 from training.data.street import Street, StreetConfig, kitti_camera
 from training.data.street.samples import BASELINE_M
 from training.feature_losses import feature_metric_error
 from training.geometry import warp
 from training.losses import photometric_error
 from training.methods.featdepth import FeatureNetAlone
+from training.networks.feature_net import FeatureNet
 
 NOISES = (0.0, 2.0, 5.0)  # [grey levels]
 SCENES = ("street", "room", "ground")
 LEAST_PARALLAX = 2.0  # [px]: a pixel with less says nothing at this size
-FACTORS = np.exp(np.linspace(-np.log(2), np.log(2), 41))
-STARTS = (0.7, 1.4)  # times the true depth
+FACTORS = np.exp(np.linspace(-np.log(2), np.log(2), 41))  # times the true depth
+STARTS = (0.7, 1.4)  # factors
 STEPS, RATE = 150, 0.02  # of Adam on log depth
 
 Error = Callable[[Tensor], Tensor]  # depth (B, 1, H, W) [m] -> error (B, 1, H, W)
 
 
+@dataclass(frozen=True)
 class Pairs:
-    """Rendered stereo pairs with true depth, and which pixels are plain or textured, near enough and seen by both cameras."""
+    """Rendered stereo pairs with true depth."""
 
-    def __init__(self, noise: float, count: int, seed: int, size: tuple[int, int] = (192, 64)) -> None:
-        camera = kitti_camera(*size)
-        views, depths, plain, baselines = [], [], [], []
-        for index in range(count):
-            scene = SCENES[index % len(SCENES)]
-            street = Street(seed + index, StreetConfig(scene=scene, plain=0.7, noise=noise, textures="test"))
-            aside = np.eye(4)
-            aside[0, 3] = BASELINE_M[scene]
-            left, right = (street.render(camera, pose, 1.0) for pose in (street.pose(1.0), street.pose(1.0) @ aside))
-            views.append([_image(left.image), _image(right.image)])
-            depths.append(np.minimum(left.depth, 1e3))
-            plain.append(left.plain)
-            baselines.append(BASELINE_M[scene])
-        self.left, self.right = (torch.stack([pair[side] for pair in views]) for side in (0, 1))
-        self.K = torch.from_numpy(camera.K).float().expand(count, -1, -1)
-        self.right_T_left = torch.eye(4).repeat(count, 1, 1)
-        self.right_T_left[:, 0, 3] = -torch.tensor(baselines)
-        self.depth = torch.from_numpy(np.stack(depths))[:, None]
-        parallax = camera.fx * torch.tensor(baselines)[:, None, None, None] / self.depth
-        judged = (parallax > LEAST_PARALLAX) & (torch.arange(size[0]) - 2 * parallax > 0)
-        mask = torch.from_numpy(np.stack(plain))[:, None]
-        self.groups = {"plain": judged & mask, "textured": judged & ~mask}
+    left: Tensor  # (B, 3, H, W) RGB in [0, 1]
+    right: Tensor
+    depth: Tensor  # (B, 1, H, W) [m]
+    K: Tensor  # (B, 3, 3) of both cameras [px]
+    right_T_left: Tensor  # (B, 4, 4) [m]
+    groups: Mapping[str, Tensor]  # plain, textured -> (B, 1, H, W) bool: the pixels near enough and seen by both cameras
 
-    def photometric(self) -> Error:
-        """Error of the right image warped with a depth."""
-        return lambda depth: photometric_error(warp(self.right, depth, self.K, self.K, self.right_T_left), self.left)
 
-    def feature_metric(self, checkpoint: str) -> Error:
-        """The same of the finest features of a FeatureNet, at the image's size."""
-        method = load_method(checkpoint)
-        if not isinstance(method, FeatureNetAlone):
-            raise SystemExit(f"error: {checkpoint} is of method {method.config.method.name}; expected one of feature_net")
-        with torch.no_grad():
-            (target, *_), (source, *_) = method.feature_net.eval().features([self.left, self.right])
-        scale = target.std()  # so that errors of different features can be compared
-
-        def error(depth: Tensor) -> Tensor:
-            found = feature_metric_error(target / scale, source / scale, depth, self.K, self.K, self.right_T_left)
-            return F.interpolate(found, size=depth.shape[-2:], mode="nearest")
-
-        return error
+def render_pairs(noise: float, count: int, seed: int, size: tuple[int, int] = (192, 64)) -> Pairs:
+    """`count` pairs of (width, height) [px] with sensor noise of standard deviation `noise` [grey levels]."""
+    camera = kitti_camera(*size)
+    lefts, rights, depths, plain, baselines = [], [], [], [], []
+    for index in range(count):
+        scene = SCENES[index % len(SCENES)]
+        street = Street(seed + index, StreetConfig(scene=scene, plain=0.7, noise=noise, textures="test"))
+        aside = np.eye(4)
+        aside[0, 3] = BASELINE_M[scene]
+        left, right = (street.render(camera, pose, 1.0) for pose in (street.pose(1.0), street.pose(1.0) @ aside))
+        lefts.append(_image(left.image))
+        rights.append(_image(right.image))
+        depths.append(np.minimum(left.depth, 1e3))
+        plain.append(left.plain)
+        baselines.append(BASELINE_M[scene])
+    depth, is_plain = (torch.from_numpy(np.stack(maps))[:, None] for maps in (depths, plain))
+    parallax = camera.fx * torch.tensor(baselines)[:, None, None, None] / depth
+    judged = (parallax > LEAST_PARALLAX) & (torch.arange(size[0]) - 2 * parallax > 0)
+    right_T_left = torch.eye(4).repeat(count, 1, 1)
+    right_T_left[:, 0, 3] = -torch.tensor(baselines)
+    K = torch.from_numpy(camera.K).float().expand(count, -1, -1)
+    groups = {"plain": judged & is_plain, "textured": judged & ~is_plain}
+    return Pairs(torch.stack(lefts), torch.stack(rights), depth, K, right_T_left, groups)
 
 
 def _image(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def photometric(pairs: Pairs) -> Error:
+    """Error of the right images warped with a depth."""
+    return lambda depth: photometric_error(warp(pairs.right, depth, pairs.K, pairs.K, pairs.right_T_left), pairs.left)
+
+
+def feature_metric(pairs: Pairs, net: FeatureNet) -> Error:
+    """The same of the net's finest features, at the images' size."""
+    with torch.no_grad():
+        (target, *_), (source, *_) = net.features([pairs.left, pairs.right])
+    scale = target.std()  # so that errors of different features can be compared
+
+    def error(depth: Tensor) -> Tensor:
+        found = feature_metric_error(target / scale, source / scale, depth, pairs.K, pairs.K, pairs.right_T_left)
+        return F.interpolate(found, size=depth.shape[-2:], mode="nearest")
+
+    return error
+
+
+def open_feature_nets(named: Sequence[str]) -> dict[str, FeatureNet]:
+    """The FeatureNets of NAME=CHECKPOINT. Raises ConfigError."""
+    nets = {}
+    for text in named:
+        name, equals, path = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{text}; expected NAME=CHECKPOINT")
+        method = load_method(path)
+        if not isinstance(method, FeatureNetAlone):
+            raise ConfigError(f"{path} is of method {method.config.method.name}; expected one of feature_net")
+        nets[name] = method.feature_net
+    return nets
 
 
 def landscape(pairs: Pairs, error: Error) -> dict[str, dict[str, Any]]:
@@ -98,22 +124,20 @@ def landscape(pairs: Pairs, error: Error) -> dict[str, dict[str, Any]]:
     with torch.no_grad():
         curve = torch.stack([error(pairs.depth * float(factor)) for factor in FACTORS])  # (factors, B, 1, H, W)
     reached = {start: follow(pairs.depth * start, error) for start in STARTS}
-    result = {}
+    log_factors, result = np.log(FACTORS), {}
     for group, mask in pairs.groups.items():
-        values = curve[:, mask]
-        slope = np.gradient(values.numpy(), np.log(FACTORS), axis=0)
-        wanted = np.sign(np.log(FACTORS))[:, None]  # a rising error beyond the truth, a falling one before it
-        right = (slope * wanted > 0).mean(axis=1)
-        off = np.array([float((torch.log(reached[s] / pairs.depth)[mask]).abs().median()) for s in STARTS])
+        values = curve[:, mask]  # (factors, pixels)
+        slope = np.gradient(values.numpy(), log_factors, axis=0)
+        towards = slope * np.sign(log_factors)[:, None] > 0  # a rising error beyond the truth, a falling one before it
+        best = np.abs(log_factors)[values.argmin(dim=0).numpy()]
+        off = {start: (depth / pairs.depth)[mask].log().abs().median() for start, depth in reached.items()}
         result[group] = {
             "pixels": int(mask.sum()),
             "error": np.round(values.mean(dim=1).numpy(), 5).tolist(),
             "slope": round(float(np.abs(slope).mean()), 5),
-            "slope_towards_truth": np.round(right, 4).tolist(),
-            "share_of_pixels_best_within_5_percent": round(
-                float(np.mean(np.abs(np.log(FACTORS))[values.argmin(dim=0).numpy()] <= np.log(1.05))), 4
-            ),
-            "reached_abs_log_error": {str(s): round(float(o), 4) for s, o in zip(STARTS, off, strict=True)},
+            "slope_towards_truth": np.round(towards.mean(axis=1), 4).tolist(),
+            "share_of_pixels_best_within_5_percent": round(float(np.mean(best <= np.log(1.05))), 4),
+            "reached_abs_log_error": {str(start): round(float(value), 4) for start, value in off.items()},
         }
     return result
 
@@ -135,9 +159,6 @@ def _doubled(values: Tensor) -> Tensor:
 
 def draw(results: dict[str, Any], file: Path) -> None:
     """The mean error over the factor, relative to its largest and smallest: rows are noises, columns are groups."""
-    from matplotlib.figure import Figure
-
-    mpl.use("Agg")
     groups = ("plain", "textured")
     figure = Figure(figsize=(9, 2.4 * len(NOISES)), layout="constrained")
     axes = figure.subplots(len(NOISES), len(groups), sharex=True, sharey=True, squeeze=False)
@@ -166,11 +187,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--figure", type=Path, default=Path("docs/landscape.png"), help="(default: %(default)s)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    nets = dict(net.split("=", 1) for net in options.nets)
+    try:
+        nets = open_feature_nets(options.nets)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     results: dict[str, Any] = {}
     for noise in NOISES:
-        pairs = Pairs(noise, options.count, options.seed)
-        errors = {"photometric": pairs.photometric(), **{name: pairs.feature_metric(path) for name, path in nets.items()}}
+        pairs = render_pairs(noise, options.count, options.seed)
+        errors = {"photometric": photometric(pairs), **{name: feature_metric(pairs, net) for name, net in nets.items()}}
         results[str(noise)] = {name: landscape(pairs, error) for name, error in errors.items()}
         for name, groups in results[str(noise)].items():
             for group, r in groups.items():
