@@ -30,6 +30,8 @@ from benchmarks.report import describe_run, write_report
 from depth_ros.types import InputError
 from training.config import ConfigError
 from training.data.recording import Target
+from training.data.street import StreetConfig, kitti_camera
+from training.data.street.samples import StreetSamples, StreetTruth
 from training.data.truth import EvaluationSet, open_evaluation_set
 from training.evaluate import open_model
 from training.judging.judge import Judgement, judge_baselines, judge_set
@@ -56,33 +58,25 @@ class Suite:
     """Runs that differ in what they learn from, and nothing else."""
 
     config: str  # YAML that all share
-    runs: Mapping[str, tuple[str, ...]]  # name -> overrides
+    runs: Mapping[str, tuple[str, ...]]  # name -> overrides; {folder} is the suite's, {seed} the run's own
     open: Callable[[Path], EvaluationSet]  # folder of the real data -> the images that judge this suite's runs
-    first: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # runs that others start from: {folder}/<name>_{seed}
+    first: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # runs that others start from, in {folder}/<name>_{seed}
     judged: str = "best.ckpt"  # by validation loss; last.ckpt where runs minimise different losses
 
 
-def unseen_streets(data: Path) -> EvaluationSet:
-    """96 views of streets at 192x64 with the textures that training does not show; needs no data."""
-    from training.data.street import StreetConfig, kitti_camera
-    from training.data.street.samples import StreetSamples, StreetTruth
-
-    samples = StreetSamples(kitti_camera(192, 64), 96, seed=900, config=StreetConfig(textures="test"))
-    truth = StreetTruth(samples, "unseen streets")
-    return EvaluationSet("unseen streets", tuple(Target(truth, index) for index in range(len(truth))))
+def unseen_worlds(name: str, each: int, scenes: Sequence[str], plain: float = StreetConfig.plain) -> EvaluationSet:
+    """`each` views per scene at 192x64, with the textures that training does not show; a share `plain` has none."""
+    targets: list[Target] = []
+    for scene in scenes:
+        world = StreetConfig(scene=scene, textures="test", plain=plain)
+        truth = StreetTruth(StreetSamples(kitti_camera(192, 64), each, seed=900, config=world), scene)
+        targets += [Target(truth, index) for index in range(len(truth))]
+    return EvaluationSet(name, tuple(targets))
 
 
 def unseen_plain_worlds(data: Path) -> EvaluationSet:
-    """32 views each of streets, rooms and plain grounds at 192x64, half of them without texture; needs no data."""
-    from training.data.street import StreetConfig, kitti_camera
-    from training.data.street.samples import StreetSamples, StreetTruth
-
-    targets: list[Target] = []
-    for scene in ("street", "room", "ground"):
-        world = StreetConfig(scene=scene, textures="test", plain=0.5)
-        truth = StreetTruth(StreetSamples(kitti_camera(192, 64), 32, seed=900, config=world), scene)
-        targets += [Target(truth, index) for index in range(len(truth))]
-    return EvaluationSet("unseen plain worlds", tuple(targets))
+    """Streets, rooms and grounds, half of them without texture; needs no data."""
+    return unseen_worlds("unseen plain worlds", 32, ("street", "room", "ground"), plain=0.5)
 
 
 SUITES: dict[str, Suite] = {
@@ -98,7 +92,7 @@ SUITES: dict[str, Suite] = {
                 "method.normalise_disparity=true",
             ),
         },
-        unseen_streets,
+        lambda data: unseen_worlds("unseen streets", 96, ["street"]),
     ),
     "kitti": Suite(
         "benchmarks/learning_kitti.yaml",
@@ -167,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.suite:
             results = run_suite(name, options)
             write_report(report | {"suite": name} | results, options.out / f"learning_{name}.json")
-    except (ConfigError, InputError, OSError, subprocess.CalledProcessError) as error:
+    except (ConfigError, InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -198,19 +192,30 @@ def figures(judged: Judgement) -> dict[str, float]:
 
 
 def train(suite: Suite, name: str, run: str, seed: int, options: argparse.Namespace) -> Path:
-    """Train one run in a process of its own, on one thread; return the checkpoint that is judged."""
-    suite_folder = options.runs / name
-    folder = suite_folder / f"{re.sub('[^a-zA-Z0-9.]+', '_', run).strip('_')}_{seed}"
-    own = [change.format(folder=suite_folder, seed=seed) for change in {**suite.runs, **suite.first}[run]]
-    changes = (f"data.root={options.data}", *own, f"run.seed={seed}", f"run.dir={folder}", *options.set)
+    """Train one run in a process of its own, on one thread; return the checkpoint that is judged. Raises InputError."""
+    folder = run_folder(options.runs / name, run, seed)
+    changes = (f"data.root={options.data}", *overrides(suite, run, seed, options.runs / name), *options.set)
     command = [sys.executable, "-m", "training.train", suite.config]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log:
-        subprocess.run(
+        done = subprocess.run(
             [*command, *(word for change in changes for word in ("--set", change))],
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log, check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log, check=False,
         )  # fmt: skip
+    if done.returncode != 0:
+        raise InputError(f"the run '{run}', seed {seed}, ended with status {done.returncode}; see {log.name}")
     return folder / suite.judged
+
+
+def run_folder(suite_folder: Path, run: str, seed: int) -> Path:
+    """Where a run of a suite is kept."""
+    return suite_folder / f"{re.sub('[^a-zA-Z0-9.]+', '_', run).strip('_')}_{seed}"
+
+
+def overrides(suite: Suite, run: str, seed: int, suite_folder: Path) -> tuple[str, ...]:
+    """How a run's configuration differs from the suite's YAML."""
+    own = [change.format(folder=suite_folder, seed=seed) for change in {**suite.first, **suite.runs}[run]]
+    return (*own, f"run.seed={seed}", f"run.dir={run_folder(suite_folder, run, seed)}")
 
 
 def table(rows: dict[str, list[dict[str, float]]]) -> str:

@@ -6,7 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
+
+import pytest
+
+from benchmarks.learning import SUITES, overrides, run_folder
+from training.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,3 +34,20 @@ def test_every_run_of_a_suite_is_judged_beside_the_mean_map(tmp_path: Path) -> N
     assert all(report["rows"][run]["abs_rel"][0] > 0 for run in runs[:-1])
     assert "protocol kitti2015" in report["protocol"]
     assert all(line in done.stdout for line in ("mean map", *runs))
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_run_of_a_suite_has_a_valid_configuration_of_its_own(name: str, tmp_path: Path) -> None:
+    """A key that is renamed, or two runs that are the same one, would otherwise show after hours."""
+    suite = SUITES[name]
+    assert not set(suite.first) & set(suite.runs)
+    runs = {run: overrides(suite, run, 7, tmp_path) for run in (*suite.first, *suite.runs)}
+    configs = {run: load_config(ROOT / suite.config, changes) for run, changes in runs.items()}
+    nowhere = [replace(config, run=replace(config.run, dir="")) for config in configs.values()]
+    assert all(a != b for a, b in combinations(nowhere, 2))
+    folders = {run_folder(tmp_path, run, 7) for run in runs}
+    assert len(folders) == len(runs)
+    firsts = {run_folder(tmp_path, run, 7) for run in suite.first}
+    started = [Path(config.feature.checkpoint) for config in configs.values() if config.feature.checkpoint]
+    assert {file.parent for file in started} <= firsts
+    assert all(file.name == suite.judged for file in started)
