@@ -23,9 +23,10 @@ ROS = (
     "rcl_interfaces",
     "cv_bridge",
     "tf2_ros",
+    "ament_index_python",
 )
 TORCH = ("torch", "torchvision", "lightning", "lightning_fabric", "timm")
-BACKENDS = ("onnxruntime", "openvino", "tensorrt", "cuda")
+BACKENDS = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda", "pycuda")
 # What training may use of depth_ros, besides the plain types.
 BRIDGE = {
     "training.evaluate": ("bundle", "engines", "estimator"),
