@@ -102,6 +102,30 @@ class FeatureConfig:
 
 
 @dataclass(frozen=True)
+class DiffusionConfig:
+    """MonoDiffusion (Shao et al., 2023). Values per scale are finest first: at 1, 1/2, 1/4 of the image's size."""
+
+    train_steps: tuple[int, ...] = (150, 200, 250)  # of each scale's noise schedule
+    steps: tuple[int, ...] = (3, 4, 5)  # of each scale's sampling; a single entry: one scale, not coarse to fine
+    spacing: str = "leading"  # of those among the schedule's: leading, or trailing, which few steps need
+    prediction: str = "epsilon"  # epsilon, v, or direct: the control without noise, of as many weights
+    zero_terminal: bool = False  # schedules rescaled to end in pure noise; needs v and trailing
+    centre: float = 0.0  # disparity logit that is zero to the diffusion
+    shared_denoiser: bool = False  # one for all scales
+    geometric_cue: bool = True  # the coarser scale's logit is added to the condition
+    fresh_noise: bool = False  # each scale its own; false: the coarsest one's, enlarged
+    samples: int = 4  # noises of a prediction with method.sigma: samples
+    denoising: float = 1.0  # weight of the denoiser's error
+    distillation: float = 1.0  # weight of the distance to the teacher's disparity
+    filter: str = (
+        "both"  # which of the teacher's pixels count, training/methods/multi_view.py: both, depth, strict, none (the code)
+    )
+    masked: float = 0.1  # weight of the pass with masked features, which has an optimiser step of its own; 0: none
+    mask_share: float = 0.2  # of the features that are hidden there
+    mask_block: int = 1  # side of what is hidden at once [pixels of the finest feature]
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """The depth network (and the pose network's encoder)."""
 
@@ -156,6 +180,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     feature: FeatureConfig = field(default_factory=FeatureConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -178,6 +203,14 @@ RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("feature.weight", "feature.discriminative", "feature.convergent"), lambda value: value >= 0, "0 or more"),
     (("feature.levels",), lambda value: 0 < len(value) == len(set(value)) and set(value) <= set(range(5)), "some of 0 to 4"),
     (("feature.reconstruction_scales",), lambda value: value in range(1, 5), "1 to 4"),
+    (("diffusion.train_steps",), lambda value: value and all(1 <= n <= 1280 for n in value), "1 to 1280, one for each scale"),
+    (("diffusion.steps",), lambda value: value and all(n >= 1 for n in value), "1 or more, one for each scale"),
+    (("diffusion.spacing",), lambda value: value in ("leading", "trailing"), "leading or trailing"),
+    (("diffusion.prediction",), lambda value: value in ("epsilon", "v", "direct"), "epsilon, v or direct"),
+    (("diffusion.filter",), lambda value: value in ("both", "depth", "strict", "none"), "both, depth, strict or none"),
+    (("diffusion.denoising", "diffusion.distillation", "diffusion.masked"), lambda value: value >= 0, "0 or more"),
+    (("diffusion.mask_share",), lambda value: 0 <= value < 1, "a share from 0, below 1"),
+    (("diffusion.samples", "diffusion.mask_block"), lambda value: value >= 1, "1 or more"),
     (("data.val_share", "data.min_motion"), lambda value: 0 < value < 1, "a share above 0, below 1"),
     (("data.max_gap_s",), lambda value: value > 0, "above 0"),
     (("data.max_zoom",), lambda value: value >= 1, "1 (no zoom) or more"),

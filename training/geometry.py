@@ -17,6 +17,11 @@ def disparity_to_depth(disparity: Tensor, min_depth: float, max_depth: float) ->
     return 1.0 / (1.0 / max_depth + (1.0 / min_depth - 1.0 / max_depth) * disparity)
 
 
+def depth_to_disparity(depth: Tensor, min_depth: float, max_depth: float) -> Tensor:
+    """The inverse of disparity_to_depth(); outside (0, 1) where the depth is out of the range."""
+    return (1.0 / depth - 1.0 / max_depth) / (1.0 / min_depth - 1.0 / max_depth)
+
+
 def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
     """Homogeneous pixel coordinates (3, H, W): u, v, 1."""
     v, u = torch.meshgrid(

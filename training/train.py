@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric, seed_everything
 from lightning_fabric.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
@@ -104,7 +105,9 @@ class Trainer:
         if fabric.broadcast(self.progress) != self.progress:
             raise ConfigError(f"run.dir {self.folder} holds other checkpoints on this machine; all machines have to share it")
         self.method, self.optimizer = fabric.setup(method, optimizer)
-        self.method.mark_forward_method("losses")
+        self.passes = method.passes
+        for name in self.passes:
+            self.method.mark_forward_method(name)
 
     def run(self, sources: Sources, stop: StopRequest) -> None:
         """Go on to the last step, or until a stop is asked for. Raises as train()."""
@@ -139,27 +142,34 @@ class Trainer:
             record.close()
 
     def _step(self, batch: Batch, step: int, signum: int) -> tuple[dict[str, float], int]:
-        """One step of the optimiser: what to log of it, and the signal that stops the run, once any process has one."""
+        """What to log of one batch's steps of the optimiser, and the signal that stops the run, once any process has one."""
         fabric, config, method = self.fabric, self.config, self.method.train()
         rate = set_rates(self.optimizer, rate_factor(step, config.optim, config.run))
         _seed(config.run.seed, step, 0)  # all processes augment alike
         batch = augment(to_device(batch, fabric.device), config.data, fabric.global_rank, fabric.world_size)
         _seed(config.run.seed, step, 1 + fabric.global_rank)
-        terms = method.losses(batch)
-        total = sum(terms.values())
+        log, asked = {}, False
+        for name in self.passes:
+            values, signalled = self._descend(getattr(method, name)(batch), step, signum)
+            log, asked = log | values, asked or signalled
+        self.average.update_parameters(method.module)
+        log = {"lr": rate, "train/loss": sum(log.values())} | {f"train/{name}": value for name, value in log.items()}
+        return log, (signum or signal.SIGTERM) if asked else 0
+
+    def _descend(self, terms: dict[str, Tensor], step: int, signum: int) -> tuple[dict[str, float], bool]:
+        """One step of the optimiser down the sum of `terms`: their means over the processes, and whether one has a signal."""
+        fabric, total = self.fabric, sum(terms.values())
         means = fabric.all_reduce(torch.stack([*(term.detach() for term in terms.values()), total.new_tensor(signum)]))
         *values, asked = means.tolist()
-        log = dict(zip(terms, values, strict=True))
-        check_loss(log, step + 1, self._kept())
+        found = dict(zip(terms, values, strict=True))
+        check_loss(found, step + 1, self._kept())
         self.optimizer.zero_grad(set_to_none=True)
         fabric.backward(total)
-        norm = fabric.clip_gradients(method, self.optimizer, max_norm=config.optim.clip_norm, error_if_nonfinite=False)
+        norm = fabric.clip_gradients(self.method, self.optimizer, max_norm=self.config.optim.clip_norm, error_if_nonfinite=False)
         if not skips_overflow(fabric.strategy.precision):
             check_gradient(float(norm), step + 1, self._kept())
         self.optimizer.step()
-        self.average.update_parameters(method.module)
-        log = {"lr": rate, "train/loss": sum(values)} | {f"train/{name}": value for name, value in log.items()}
-        return log, (signum or signal.SIGTERM) if asked else 0
+        return found, bool(asked)
 
     def _validate(self, sources: Sources) -> dict[str, float]:
         """Figures of the averaged weights, measured by one process and known to all."""

@@ -19,6 +19,7 @@ from training.networks import DepthNet
 
 LOG_SCALE_RANGE = (-5.0, 1.5)  # errors of 0.7 % to 450 %: keeps the likelihood bounded
 REPROJECTION_WEIGHT = 0.1  # of the loss that teaches the reprojection error
+STATES = 3  # of a diffusion's trajectory, the last ones
 ToDepth = Callable[[Tensor], Tensor]  # disparity logits -> depth [m]
 
 
@@ -27,6 +28,7 @@ class Uncertainty:
 
     outputs = 0  # maps of the network beside the disparity
     dropout = False  # whether the decoder drops channels
+    diffusion = False  # whether the network has to be a DiffusionNet
 
     def losses(self, name: str, error: Tensor, extra: Tensor, valid: Tensor, observed: Tensor | None = None) -> dict[str, Tensor]:
         """Terms to minimise, `name` being the method's own.
@@ -61,6 +63,25 @@ class Dropout(Uncertainty):
     def predict(self, net: DepthNet, to_depth: ToDepth, image: Tensor) -> tuple[Tensor, Tensor]:
         """See Uncertainty."""
         return mean_and_deviation(1 / to_depth(net.passes(image)[:, :, 0]))
+
+
+class Samples(Dropout):
+    """Mean and deviation of the inverse depth over samples of a diffusion from different noises; one pass of the encoder."""
+
+    dropout = False
+    diffusion = True
+
+
+class Trajectory(Uncertainty):
+    """How far the last states of one sample's diffusion are spread (MonoDiffusion's code). One pass."""
+
+    diffusion = True
+
+    def predict(self, net: DepthNet, to_depth: ToDepth, image: Tensor) -> tuple[Tensor, Tensor]:
+        """See Uncertainty."""
+        inverse = 1 / to_depth(net.trajectory(image)[:, -STATES:, 0])
+        last = inverse[:, -1:]
+        return 1 / last, (inverse - inverse.mean(dim=1, keepdim=True)).square().mean(dim=1, keepdim=True).sqrt() / last
 
 
 class ReprojectionError(Uncertainty):
@@ -100,6 +121,8 @@ class LogLikelihood(Uncertainty):
 UNCERTAINTIES: dict[str, type[Uncertainty]] = {
     "flip": Flip,
     "dropout": Dropout,
+    "samples": Samples,
+    "trajectory": Trajectory,
     "repr": ReprojectionError,
     "log": LogLikelihood,
 }

@@ -8,6 +8,7 @@ from training.methods.featdepth import FeatDepth, FeatureNetAlone
 from training.methods.low_texture import LowTexture
 from training.methods.method import Learner, Method, Predictor
 from training.methods.monodepth2 import Monodepth2
+from training.methods.monodiffusion import MonoDiffusion
 from training.methods.self_teaching import SelfTeaching
 from training.methods.supervised import Supervised
 
@@ -19,6 +20,7 @@ __all__ = [
     "Learner",
     "LowTexture",
     "Method",
+    "MonoDiffusion",
     "Monodepth2",
     "Predictor",
     "SelfTeaching",
@@ -32,6 +34,7 @@ METHODS: dict[str, type[Method]] = {
     "self_teaching": SelfTeaching,
     "featdepth": FeatDepth,
     "low_texture": LowTexture,
+    "monodiffusion": MonoDiffusion,
 }
 PARTS: dict[str, type[Learner]] = {"feature_net": FeatureNetAlone}  # trained beforehand, for a method; they predict no depth
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from training.batch import Batch
-from training.config import TrainConfig
-from training.geometry import disparity_to_depth
+from training.config import ConfigError, TrainConfig
+from training.geometry import depth_to_disparity, disparity_to_depth
 from training.networks import DepthNet
 from training.uncertainty import build_uncertainty
 
+LEAST_DISPARITY = 1e-5  # of the network's, in (0, 1): a logit within +-12
 LEAST_SIGMA = 1e-3  # of the depth: passes that happen to agree do not make a pixel certain
 
 
@@ -47,6 +48,11 @@ class Predictor(nn.Module):
 class Learner(Predictor):
     """What the trainer trains: losses over batches, and figures that tell whether all is well."""
 
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """Names of the methods that give losses; the optimiser takes a step for each of them, in turn, on every batch."""
+        return ("losses",)
+
     def prepare(self, load: Callable[[str], Predictor]) -> None:
         """Get what the losses need besides batches, before training starts; `load` opens a checkpoint. Nothing by default."""
 
@@ -71,7 +77,12 @@ class Method(Learner):
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
         self.uncertainty = build_uncertainty(config.method.sigma or self.default_sigma)
-        self.depth_net = DepthNet(config.network, 1 + self.uncertainty.outputs, self.uncertainty.dropout)
+        self.depth_net = self._build_net()
+
+    def _build_net(self) -> DepthNet:
+        if self.uncertainty.diffusion:
+            raise ConfigError(f"method.sigma is '{self.config.method.sigma}', which only monodiffusion has; expected another")
+        return DepthNet(self.config.network, 1 + self.uncertainty.outputs, self.uncertainty.dropout)
 
     def health(self, batch: Batch) -> dict[str, Tensor]:
         """See Learner.
@@ -89,6 +100,11 @@ class Method(Learner):
     def to_depth(self, logits: Tensor) -> Tensor:
         """Depth [m] of disparity logits, for a camera with `focal`."""
         return disparity_to_depth(torch.sigmoid(logits), self.config.network.min_depth, self.config.network.max_depth)
+
+    def to_logit(self, depth: Tensor) -> Tensor:
+        """The inverse of to_depth(); depths at or beyond the ends of the range get the logit just within it."""
+        disparity = depth_to_disparity(depth, self.config.network.min_depth, self.config.network.max_depth)
+        return torch.logit(disparity, eps=LEAST_DISPARITY)
 
     def focal_ratio(self, K: Tensor) -> Tensor:
         """Focal length of K (B, 3, 3) over the training camera's, geometric mean of x and y: (B, 1, 1, 1)."""

@@ -18,15 +18,31 @@ class Monodepth2(Method):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
-        learns_pose = config.data.learns_pose
-        self.pose_net = build_pose_net(config.network) if learns_pose else None
-        known_length = not learns_pose or config.data.stereo or config.method.velocity > 0
-        self.metric = config.method.camera_height > 0 or (known_length and not config.method.normalise_disparity)
+        self.pose_net = build_pose_net(config.network) if config.data.learns_pose else None
+
+    @property
+    def metric(self) -> bool:  # type: ignore[override]
+        """See Predictor."""
+        return self.learns_metres
+
+    @property
+    def learns_metres(self) -> bool:
+        """Whether the losses know a length."""
+        config = self.config.method
+        known_length = self.pose_net is None or self.config.data.stereo or config.velocity > 0
+        return config.camera_height > 0 or (known_length and not config.normalise_disparity)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Photometric and smoothness terms, mean over scales; with truth, the supervised term; the scale where asked for."""
+        """See map_losses()."""
+        return self.map_losses(batch, self.depth_net(batch.input))
+
+    def map_losses(self, batch: Batch, maps: list[Tensor]) -> dict[str, Tensor]:
+        """Photometric and smoothness terms, mean over scales; with truth, the supervised term; the scale where asked for.
+
+        `maps` are the network's (B, 1 + extras, H, W), finest first.
+        """
         config = self.config.method
-        maps = self.depth_net(batch.input)[: config.scales]
+        maps = maps[: config.scales]
         ratio = self.focal_ratio(batch.K)
         poses = [self.pose(batch, view) for view in batch.views]
         depths = [self.training_depth(m[:, :1]) * ratio for m in maps]

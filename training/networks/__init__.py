@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -57,19 +57,25 @@ class DepthNet(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """RGB in [0, 1] (B, 3, H, W) -> maps (B, outputs, H, W), finest first, all upsampled bilinearly to the input's size."""
-        maps = self.decoder(self._features(image)).values()
-        return [_upsample(m, image) for m in maps]
+        maps = self.decoder(self.features(image)).values()
+        return [resize(m, image.shape[-2:]) for m in maps]
+
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        """As forward(), but scale i has 1 / 2^i of the input's size."""
+        maps = self.decoder(self.features(image)).values()
+        return [resize(m, (image.shape[-2] >> scale, image.shape[-1] >> scale)) for scale, m in enumerate(maps)]
 
     def passes(self, image: Tensor) -> Tensor:
         """Finest map (B, PASSES, outputs, H, W) of passes through the decoder that drop different, but always the same, channels.
 
         The encoder drops none and runs once.
         """
-        features = [f[:, None].expand(-1, PASSES, -1, -1, -1).flatten(0, 1) for f in self._features(image)]
+        features = [f[:, None].expand(-1, PASSES, -1, -1, -1).flatten(0, 1) for f in self.features(image)]
         finest = next(iter(self.decoder(features, passes=True).values()))
-        return _upsample(finest, image).unflatten(0, (-1, PASSES))
+        return resize(finest, image.shape[-2:]).unflatten(0, (-1, PASSES))
 
-    def _features(self, image: Tensor) -> list[Tensor]:
+    def features(self, image: Tensor) -> list[Tensor]:
+        """RGB in [0, 1] (B, 3, H, W) -> the encoder's features, finest first."""
         return self.encoder(image.contiguous(memory_format=torch.channels_last))  # faster convolutions, on CPUs and GPUs
 
     def train(self, mode: bool = True) -> DepthNet:
@@ -80,8 +86,9 @@ class DepthNet(nn.Module):
         return self
 
 
-def _upsample(values: Tensor, image: Tensor) -> Tensor:
-    return F.interpolate(values.contiguous(), size=image.shape[-2:], mode="bilinear", align_corners=False)
+def resize(values: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (B, C, h, w) bilinearly at another size (H, W)."""
+    return F.interpolate(values.contiguous(), size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def build_encoder(config: NetworkConfig, images: int, **changes: bool) -> nn.Module:

@@ -1,0 +1,47 @@
+"""Methods that learn from trained ones: how they get their teachers, and whether they learn metres from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from training.config import ConfigError, TrainConfig
+from training.methods.method import Method, Predictor
+
+
+class Taught(Method):
+    """Frozen teachers from method.teachers, in evaluation mode whatever the student is in. One may be true up to one factor."""
+
+    taught_metres: Tensor  # () bool: a checkpoint remembers its teachers' answer
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        if not config.method.teachers:
+            raise ConfigError("method.teachers is empty; expected the checkpoints of trained teachers")
+        self.register_buffer("taught_metres", torch.ones((), dtype=torch.bool))
+        # A plain list keeps the teachers out of the student's state_dict, optimiser, averaged weights and train().
+        self.teachers: list[Predictor] = []
+
+    @property
+    def metric(self) -> bool:  # type: ignore[override]
+        """See Predictor: whatever the losses know of metres, depth is as its teachers'."""
+        return bool(self.taught_metres)
+
+    def prepare(self, load: Callable[[str], Predictor]) -> None:
+        """Load the teachers that the configuration names. Raises ConfigError."""
+        self.set_teachers([load(path) for path in self.config.method.teachers])
+
+    def set_teachers(self, teachers: list[Predictor]) -> None:
+        """Give the trained teachers; they are used in evaluation mode, without gradients. Raises ConfigError."""
+        metric = all(teacher.metric for teacher in teachers)
+        if len(teachers) > 1 and not metric:
+            raise ConfigError("of several teachers one is not metric: their scales differ; expected one teacher, or metric ones")
+        self.taught_metres.fill_(metric)
+        self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
+
+    def teacher(self) -> Predictor:
+        """One of them, drawn at random in training."""
+        index = int(torch.randint(len(self.teachers), ())) if self.training else 0
+        return self.teachers[index].to(self.focal.device)
