@@ -10,8 +10,6 @@ the features so that nets can be compared; on plain and on textured surfaces of 
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +21,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.report import machine
+from benchmarks.report import describe_run, write_report
 from depth_ros.types import InputError
 from training.checkpoint import load_method
 from training.config import ConfigError
@@ -130,10 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for name, (figures, _) in seen.items():
         print(name, figures)
-    command = shlex.join(["python", "benchmarks/feature_maps.py", *(sys.argv[1:] if arguments is None else arguments)])
-    report = {"command": command, **machine(), "nets": {name: figures for name, (figures, _) in seen.items()}}
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "feature_maps.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    report = describe_run("feature_maps.py", arguments) | {"nets": {name: figures for name, (figures, _) in seen.items()}}
+    write_report(report, options.out / "feature_maps.json")
     draw(images, {name: panels for name, (_, panels) in seen.items()}, options.figure)
     return 0
 

@@ -3,10 +3,11 @@
     python benchmarks/learning.py [--suite streets] [--seeds 0 1] [--data ../shared/data]
 
 `streets`: kinds of supervision in the procedural streets, judged on 96 views with textures that no run has seen. `kitti`:
-Monodepth2 in M, S and MS on stereo video (KITTI odometry 06, 51 grey pairs), judged on KITTI Stereo 2015. `featdepth` and
-`low_texture`: what each part of these systems does, one change a run, on stereo pairs of procedural worlds whose walls and floors
-are half plain, judged on 96 unseen views of such. An interrupted run goes on; a finished one is not repeated (remove
-runs/learning to start over).
+Monodepth2 in M, S and MS on stereo video (KITTI odometry 06, 51 grey pairs), judged on KITTI Stereo 2015. `kitti_features`: the
+same with the losses of FeatDepth and of the low-texture system beside the photometric one. `featdepth` and `low_texture`: what
+each part of these systems does, one change a run, on stereo pairs of procedural worlds whose walls and floors are half plain,
+judged on 96 unseen views of such. An interrupted run goes on; a finished one is not repeated (remove runs/learning to start
+over).
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ PLAIN = (  # the low-texture system without what is its own
     "network.last_relu_only=false", "network.pooled_shortcut=false",
 )  # fmt: skip
 
+STEREO = ("data.stereo=true", "data.offsets=[[]]")
+SMOOTHER = "method.smoothness_order=both"
+MULTI_SCALE = ("method.name=low_texture", "feature.levels=[0, 1, 2]", "feature.weight=1", "feature.detach=true")
 FEATURE_NET = ("method.name=feature_net", "data.street_views=[]")  # FeatDepth's auto-encoder by itself
 
 
@@ -99,9 +103,24 @@ SUITES: dict[str, Suite] = {
         {
             "M, learned poses": ("data.known_poses=false", "method.normalise_disparity=true"),
             "M, known poses": (),
-            "S": ("data.stereo=true", "data.offsets=[[]]"),
+            "S": STEREO,
             "MS, learned poses": ("data.stereo=true", "data.known_poses=false"),
             "MS, known poses": ("data.stereo=true",),
+        },
+        lambda data: open_evaluation_set(data / "kitti2015_stereo"),
+    ),
+    "kitti_features": Suite(
+        "benchmarks/learning_kitti.yaml",
+        {
+            "S, photometric": (*STEREO, SMOOTHER),
+            "S, FeatDepth": (*STEREO, SMOOTHER, "method.name=featdepth"),
+            "S, low-texture loss": (*STEREO, SMOOTHER, *MULTI_SCALE),
+            "M, photometric": (SMOOTHER,),
+            "M, FeatDepth": (SMOOTHER, "method.name=featdepth"),
+            "M, low-texture loss": (SMOOTHER, *MULTI_SCALE),
+            "MS, photometric": ("data.stereo=true", SMOOTHER),
+            "MS, FeatDepth": ("data.stereo=true", SMOOTHER, "method.name=featdepth"),
+            "MS, low-texture loss": ("data.stereo=true", SMOOTHER, *MULTI_SCALE),
         },
         lambda data: open_evaluation_set(data / "kitti2015_stereo"),
     ),
@@ -168,21 +187,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_suite(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Train and judge every run of a suite with every seed; print and return {row: {figure: values of the seeds}}."""
+    """Train and judge every run of a suite with every seed; print and return the figures, as lists over the seeds."""
     suite = SUITES[name]
     jobs = [(run, seed) for seed in options.seeds for run in suite.runs]
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda job: train(suite, name, *job, options), [(run, s) for s in options.seeds for run in suite.first]))
         checkpoints = list(pool.map(lambda job: train(suite, name, *job, options), jobs))
     dataset = suite.open(options.data)
-    rows = {row: [figures(judged)] for row, judged in judge_baselines(dataset, PROTOCOL).items()}
+    judged = {row: [judgement] for row, judgement in judge_baselines(dataset, PROTOCOL).items()}
     for (run, _), checkpoint in zip(jobs, checkpoints, strict=True):
-        rows.setdefault(run, []).append(figures(judge_set(open_model(checkpoint), dataset, PROTOCOL)))
+        judged.setdefault(run, []).append(judge_set(open_model(checkpoint), dataset, PROTOCOL))
+    rows = {row: [figures(judgement) for judgement in seeds] for row, seeds in judged.items()}
     print(f"{name}: {len(dataset)} images. {PROTOCOL.describe()}\n{table(rows)}", flush=True)
     return {
         "protocol": PROTOCOL.describe(),
         "rows": {row: {c: [s.get(c) for s in seeds] for c in COLUMNS} for row, seeds in rows.items()},
+        "groups": {row: [_rounded(judgement.groups) for judgement in seeds] for row, seeds in judged.items()},
     }
+
+
+def _rounded(groups: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    return {group: {name: round(value, 5) for name, value in scores.items()} for group, scores in groups.items()}
 
 
 def figures(judged: Judgement) -> dict[str, float]:

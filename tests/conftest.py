@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -13,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from depth_ros import bundle
 from depth_ros.bundle import ModelBundle
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
 
 BundleMaker = Callable[..., ModelBundle]
 
@@ -58,3 +61,40 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real camera data is not at {SHARED_DATA}")
     return SHARED_DATA
+
+
+class System(NamedTuple):
+    """An exported model, and what torch makes of one image (1, h, w, 3): depth and sigma (1, h, w) [m]."""
+
+    bundle: ModelBundle
+    image: np.ndarray
+    depth: np.ndarray
+    sigma: np.ndarray
+
+
+SYSTEMS = {  # each recipe's own network; one with the likelihood's sigma, the other as a self-taught student; how far they spread
+    "featdepth": (100.0, "method.sigma=log"),
+    "low_texture": (20.0, "method.name=self_teaching", "method.teachers=[teacher.ckpt]"),
+}
+
+
+@pytest.fixture(scope="session", params=SYSTEMS)
+def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> System:
+    """FeatDepth and the low-texture system, untrained and small, with heads that spread depth and sigma."""
+    torch, methods = pytest.importorskip("torch"), pytest.importorskip("training.methods")
+    from training.config import load_config
+    from training.evaluate import TorchEngine, describe_method
+    from training.export import export
+
+    torch.manual_seed(0)
+    spread, *sigma = SYSTEMS[request.param]
+    small = ("network.pretrained=none", "data.width=96", "data.height=64", *sigma)
+    method = methods.build_method(load_config(ROOT / "config" / "train" / f"{request.param}.yaml", small)).eval()
+    method.focal.fill_(60.0)
+    with torch.no_grad():
+        for head in method.depth_net.decoder.heads.values():
+            head.weight.mul_(spread)
+    made = export(method, tmp_path_factory.mktemp("systems") / request.param, describe_method(method, request.param))
+    street = cv2.imread(str(next((ROOT / "assets" / "street").rglob("*.jpg"))))[..., ::-1]
+    image = cv2.resize(street, (made.width, made.height), interpolation=cv2.INTER_AREA)[None]
+    return System(made, image, *TorchEngine(method).infer(image))

@@ -128,6 +128,15 @@ def test_default_model_sees_what_onnx_runtime_sees(name):
             np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
+def test_exported_systems_see_what_torch_sees(name, system):
+    with closing(load_engine(system.bundle, name, options())) as engine:
+        depth, sigma = engine.infer(system.image)
+    assert np.ptp(system.depth) > 0.5 * np.median(system.depth)  # no constant, which anything would agree with
+    assert np.ptp(system.sigma / system.depth) > 0.1
+    np.testing.assert_allclose(depth, system.depth, rtol=1e-3)
+    np.testing.assert_allclose(sigma, system.sigma, rtol=1e-3)
+
+
 def test_read_only_images_are_taken(name, make_bundle):
     made = make_bundle()
     image = images(2, made)

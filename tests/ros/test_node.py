@@ -52,6 +52,16 @@ def test_wall_at_5_m_is_published_at_5_m(node, client):
     assert np.unique(rgb).tolist() == [(50 << 16) | (20 << 8) | 200]
 
 
+def test_exported_systems_publish_what_torch_sees(start, client, system):
+    """Through a camera of the model's own size and focal length."""
+    start(NODE, model=system.bundle.path).wait_ready()
+    client.listen("depth/image_rect", "depth/uncertainty")
+    info = info_message(96, 64, 60.0, 47.5, 31.5)
+    depth, sigma = client.ask(image_message(system.image[0], "rgb8"), info, "depth/image_rect", "depth/uncertainty")
+    np.testing.assert_allclose(depth_array(depth), system.depth[0], rtol=1e-3)
+    np.testing.assert_allclose(depth_array(sigma), system.sigma[0], rtol=1e-3)
+
+
 def test_invalid_is_nan_and_beyond_range_is_inf(node, client):
     """REP 117: the probe's red 0 is no depth, and 255 (25.5 m) is beyond the bundle's 25 m."""
     pixels = np.full((32, 64, 3), (50, 20, 0), np.uint8)

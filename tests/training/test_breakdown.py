@@ -120,7 +120,8 @@ def test_a_tally_by_hand() -> None:
     tally = Tally()
     tally.add(np.array([12.0, 5.0]), np.array([10.0, 10.0]))
     tally.add(np.array([20.0]), np.array([20.0]))
-    expected = {"pixels": 3, "abs_rel": 0.7 / 3, "bias": -0.3 / 3, "rmse": np.sqrt(29 / 3), "delta1": 2 / 3}
+    squares = {"sq_rel": (4 / 10 + 25 / 10) / 3, "rmse": np.sqrt(29 / 3)}
+    expected = {"pixels": 3, "abs_rel": 0.7 / 3, "bias": -0.3 / 3, **squares, "delta1": 2 / 3}
     assert tally.scores() == pytest.approx(expected)
 
 

@@ -5,6 +5,7 @@ Depth, truth and masks are (H, W), depth and truth in metres, aligned and clampe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import cv2
@@ -29,18 +30,20 @@ class Tally:
     """Errors pooled over all pixels of a group, from all images."""
 
     pixels: int = 0
-    sums: Float64Array = field(default_factory=lambda: np.zeros(4))
+    sums: Float64Array = field(default_factory=lambda: np.zeros(5))
 
     def add(self, p: Float64Array, g: Float64Array) -> None:
         """Include predictions p (N,) [m] with their truth g (N,) [m]."""
         relative = (p - g) / g
         self.pixels += p.size
-        self.sums += [np.abs(relative).sum(), relative.sum(), ((p - g) ** 2).sum(), (np.maximum(p / g, g / p) < DELTA).sum()]
+        squared, inliers = (p - g) ** 2, np.maximum(p / g, g / p) < DELTA
+        self.sums += [np.abs(relative).sum(), relative.sum(), (squared / g).sum(), squared.sum(), inliers.sum()]
 
     def scores(self) -> dict[str, float]:
-        """pixels, abs_rel, bias (mean of (p - g) / g: below 0 is too near), rmse [m], delta1."""
-        abs_rel, bias, squared, inliers = self.sums / self.pixels
-        return {"pixels": self.pixels, "abs_rel": abs_rel, "bias": bias, "rmse": float(np.sqrt(squared)), "delta1": inliers}
+        """pixels, abs_rel, bias (mean of (p - g) / g: below 0 is too near), sq_rel [m], rmse [m], delta1."""
+        abs_rel, bias, sq_rel, squared, inliers = (float(total) for total in self.sums / self.pixels)
+        scores = {"abs_rel": abs_rel, "bias": bias, "sq_rel": sq_rel, "rmse": math.sqrt(squared), "delta1": inliers}
+        return {"pixels": self.pixels, **scores}
 
 
 @dataclass
