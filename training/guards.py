@@ -76,9 +76,11 @@ def check_gradient(norm: float, step: int, kept: str) -> None:
 
 
 def find_collapse(health: Mapping[str, float]) -> str:
-    """What has collapsed, by the figures of Method.health(); "" if nothing has."""
+    """What has collapsed, by those figures of Method.health() that have limits; "" if nothing has."""
     reasons = []
     for name, value in health.items():
+        if name not in HEALTHY:
+            continue
         lowest, highest, text = HEALTHY[name]
         if not lowest <= value <= highest:
             reasons.append(f"{text} ({name} {value:.2g})")

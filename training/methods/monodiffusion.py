@@ -34,14 +34,12 @@ class MonoDiffusion(Taught, Monodepth2):
         self.unmasked: list[Tensor] = []  # disparities of the batch's first pass
 
     def _build_net(self) -> DiffusionNet:
-        part, own = self.uncertainty, self.config.diffusion
-        deterministic = own.prediction == "direct" or (self.config.method.sigma or self.default_sigma, own.steps[0]) == (
-            "trajectory", 1,
-        )  # fmt: skip
+        part, own, name = self.uncertainty, self.config.diffusion, self.config.method.sigma or self.default_sigma
+        deterministic = own.prediction == "direct" or (name, own.steps[0]) == ("trajectory", 1)
         if part.outputs or part.dropout or (part.diffusion and deterministic):
             raise ConfigError(
-                f"method.sigma is '{self.config.method.sigma or self.default_sigma}'; of monodiffusion expected flip, samples, or "
-                "trajectory where the finest scale takes several steps; flip alone with diffusion.prediction: direct"
+                f"method.sigma is '{name}'; of monodiffusion expected flip, samples, or trajectory where the finest scale takes "
+                "several steps; flip alone with diffusion.prediction: direct"
             )
         return DiffusionNet(self.config)
 
@@ -55,13 +53,11 @@ class MonoDiffusion(Taught, Monodepth2):
         super().set_teachers(teachers)
         for teacher in teachers:
             if not isinstance(teacher, Method):
-                raise ConfigError(
-                    f"a teacher is of method {teacher.config.method.name}, without a depth network to denoise towards"
-                )
+                raise ConfigError(f"a teacher is of method {teacher.config.method.name}; expected one with a depth network")
         if self.learns_metres and not self.metric:
             raise ConfigError(
-                "the teacher's depth is true up to one factor, but this run's views have known lengths, which the two would fight "
-                "over; expected a metric teacher, or data.known_poses: false and no pairs"
+                "the teacher's depth is true up to one factor, but the lengths between this run's views are known, and the two "
+                "would disagree; expected a metric teacher, or data.known_poses: false and no pairs"
             )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ NOISE_SEED = 0
 
 
 class DiffusionNet(DepthNet):
-    """A DepthNet whose heads are conditions. Scale i has 1 / 2^i of the image's size; there are as many as diffusion.steps has entries.
+    """A DepthNet whose heads are conditions. Scale i has 1 / 2^i of the image's size; diffusion.steps says how many.
 
     Noise is drawn at the coarsest scale, and finer ones start from the same, enlarged (or from their own: fresh_noise). In
     training it is drawn anew; in prediction each sample's is always the same, so that a graph is deterministic.
@@ -51,18 +51,18 @@ class DiffusionNet(DepthNet):
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """As forward(), at their own sizes (B, 1, H / 2^i, W / 2^i)."""
-        return [states[-1] for states in self.denoise(self.conditions(self.features(image)), self.noises(len(image)))]
+        return [states[-1] for states in self.denoise(self.conditions(self.features(image)), self.noises(image.shape[0]))]
 
     def passes(self, image: Tensor) -> Tensor:
         """Finest logits (B, samples, 1, H, W) from different, but always the same, noises; the image is encoded once."""
         count = self.own.samples
         conditions = [c.repeat_interleave(count, dim=0) for c in self.conditions(self.features(image))]
-        noises = [noise.repeat(len(image), 1, 1, 1) for noise in self._fixed()]
+        noises = [noise.repeat(image.shape[0], 1, 1, 1) for noise in self._fixed()]
         return self.denoise(conditions, noises)[0][-1].unflatten(0, (-1, count))
 
     def trajectory(self, image: Tensor) -> Tensor:
         """Finest logits (B, steps, 1, H, W) after each step of sampling, the last being the one that forward() returns."""
-        return torch.stack(self.denoise(self.conditions(self.features(image)), self.noises(len(image)))[0], dim=1)
+        return torch.stack(self.denoise(self.conditions(self.features(image)), self.noises(image.shape[0]))[0], dim=1)
 
     def conditions(self, features: Sequence[Tensor]) -> list[Tensor]:
         """What denoising is told of the image, from its features: (B, WIDTH, H / 2^i, W / 2^i)."""
