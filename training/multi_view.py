@@ -21,18 +21,21 @@ def round_trip_errors(
 ) -> tuple[Tensor, Tensor]:
     """Distance [px] between each pixel and where it ends up, and |depth there - depth| / depth, each (B, 1, H, W).
 
-    Depths (B, 1, H, W) [m], K (B, 3, 3) [px]. Pixels that leave the source's image, or get behind it, have errors of infinity.
+    Depths (B, 1, H, W) [m], K (B, 3, 3) [px]. Pixels that leave the source's image, which ends half a pixel beyond its outermost
+    centres, or get behind a camera, have errors of infinity.
     """
     height, width = target_depth.shape[-2:]
     pixels, away = project(transform(backproject(target_depth, target_K), source_T_target), source_K)
-    inside = (away > 0) & ((pixels >= 0) & (pixels <= pixels.new_tensor([width - 1, height - 1])[:, None, None])).all(1, True)
-    seen = sample(source_depth, pixels)
+    size = pixels.new_tensor([width, height])[:, None, None]
+    inside = ((pixels >= -0.5) & (pixels <= size - 0.5)).all(dim=1, keepdim=True)
+    seen = 1 / sample(1 / source_depth, pixels)  # on a plane inverse depth is linear in the pixel, and depth is not
     homogeneous = torch.cat([pixels, torch.ones_like(seen)], dim=1).flatten(2)
     points = (torch.linalg.inv(source_K) @ homogeneous).unflatten(2, (height, width)) * seen
     back, depth = project(transform(points, invert_pose(source_T_target)), target_K)
     moved = (back - pixel_grid(height, width, back.device)[:2]).norm(dim=1, keepdim=True)
     change = (depth - target_depth).abs() / target_depth
-    return moved.masked_fill(~inside, torch.inf), change.masked_fill(~inside, torch.inf)
+    unseen = ~inside | (away <= 0) | (depth <= 0)
+    return moved.masked_fill(unseen, torch.inf), change.masked_fill(unseen, torch.inf)
 
 
 def consistent(moved: Tensor, change: Tensor, rule: str) -> Tensor:
