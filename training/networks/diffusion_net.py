@@ -42,8 +42,10 @@ class DiffusionNet(DepthNet):
         self.sizes = [(config.data.height >> scale, config.data.width >> scale) for scale in range(scales)]
         for scale, count in enumerate(own.train_steps):
             self.register_buffer(f"schedule{scale}", alpha_bars(count, own.zero_terminal), persistent=False)
-        for index, noise in enumerate(self._draw(own.samples, Generator().manual_seed(NOISE_SEED))):
-            self.register_buffer(f"noise{index}", noise, persistent=False)
+        generator = Generator().manual_seed(NOISE_SEED)
+        samples = [self._draw(1, generator) for _ in range(own.samples)]  # one by one: the first are the same however many
+        for index, noises in enumerate(zip(*samples, strict=True)):
+            self.register_buffer(f"noise{index}", torch.cat(noises), persistent=False)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """RGB in [0, 1] (B, 3, H, W) -> disparity logits (B, 1, H, W), finest first, enlarged bilinearly to the image's size."""
