@@ -52,9 +52,9 @@ ROS_LAYERS = (
     ("node", "player"),
 )
 TRAINING_LAYERS = (
-    ("config", "batch", "guards"),
-    ("geometry", "losses", "feature_losses", "data", "schedules", "devices", "record"),
-    ("networks", "uncertainty"),
+    ("config", "ranges", "batch", "guards"),
+    ("geometry", "losses", "feature_losses", "diffusion", "data", "schedules", "devices", "record"),
+    ("multi_view", "networks", "uncertainty"),
     ("methods",),
     ("checkpoint",),
     ("judging",),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
+
+from training.ranges import RANGES
 
 
 class ConfigError(Exception):
@@ -186,48 +187,6 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def _same_order(offsets: Sequence[Sequence[int]]) -> bool:
-    """Whether view i lies before (or after) the target in every set: a learned pose needs the order of time."""
-    return len({tuple(offset > 0 for offset in group) for group in offsets}) == 1 and all(all(group) for group in offsets)
-
-
-# What a value has to be besides its type.
-RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (("data.width", "data.height"), lambda value: value > 0 and value % 32 == 0, "a multiple of 32"),
-    (("data.offsets",), _same_order, "sets that agree in how many neighbours come before and after, none 0"),
-    (("data.subset",), lambda value: 0 < value <= 1, "a share above 0, to 1"),
-    (("data.street_share", "data.street_plain", "data.colour_jitter"), lambda value: 0 <= value <= 1, "a share from 0 to 1"),
-    (("method.camera_height", "method.ground", "method.velocity"), lambda value: value >= 0, "0 or more"),
-    (("method.smoothness_order",), lambda value: value in ("first", "second", "both"), "first, second or both"),
-    (("method.smoothness_edges",), lambda value: value >= 0, "0 or more"),
-    (("feature.weight", "feature.discriminative", "feature.convergent"), lambda value: value >= 0, "0 or more"),
-    (("feature.levels",), lambda value: 0 < len(value) == len(set(value)) and set(value) <= set(range(5)), "some of 0 to 4"),
-    (("feature.reconstruction_scales",), lambda value: value in range(1, 5), "1 to 4"),
-    (("diffusion.train_steps",), lambda value: value and all(1 <= n <= 1280 for n in value), "1 to 1280, one for each scale"),
-    (("diffusion.steps",), lambda value: value and all(n >= 1 for n in value), "1 or more, one for each scale"),
-    (("diffusion.spacing",), lambda value: value in ("leading", "trailing"), "leading or trailing"),
-    (("diffusion.prediction",), lambda value: value in ("epsilon", "v", "direct"), "epsilon, v or direct"),
-    (("diffusion.filter",), lambda value: value in ("both", "depth", "strict", "none"), "both, depth, strict or none"),
-    (("diffusion.denoising", "diffusion.distillation", "diffusion.masked"), lambda value: value >= 0, "0 or more"),
-    (("diffusion.mask_share",), lambda value: 0 <= value < 1, "a share from 0, below 1"),
-    (("diffusion.samples", "diffusion.mask_block"), lambda value: value >= 1, "1 or more"),
-    (("data.val_share", "data.min_motion"), lambda value: 0 < value < 1, "a share above 0, below 1"),
-    (("data.max_gap_s",), lambda value: value > 0, "above 0"),
-    (("data.max_zoom",), lambda value: value >= 1, "1 (no zoom) or more"),
-    (("data.street_samples", "method.scales", "optim.batch_size"), lambda value: value >= 1, "1 or more"),
-    (("run.max_steps", "run.log_every", "run.validate_every"), lambda value: value >= 1, "1 or more"),
-    (("optim.ema",), lambda value: 0 <= value < 1, "from 0 (no average) to below 1"),
-    (("optim.learning_rate", "optim.clip_norm"), lambda value: value > 0, "above 0"),
-    (("optim.pose_learning_rate", "optim.weight_decay"), lambda value: 0 <= value < float("inf"), "0 or more"),
-    (("optim.warmup_steps", "run.seed"), lambda value: value >= 0, "0 or more"),
-    (("optim.schedule",), lambda value: value in ("cosine", "step", "cyclic"), "cosine, step or cyclic"),
-    (("optim.drop_steps",), lambda value: all(a < b for a, b in pairwise((0, *value))), "growing steps above 0"),
-    (("optim.drop_factor",), lambda value: 0 < value <= 1, "above 0, to 1"),
-    (("run.cycles", "run.keep", "run.devices"), lambda value: value >= 1, "1 or more"),
-    (("run.precision",), lambda value: value in ("32-true", "bf16-mixed", "16-mixed"), "32-true, bf16-mixed or 16-mixed"),
-)
-
-
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML of differences and apply overrides like `run.max_steps=100`. Raises ConfigError."""
     try:
@@ -236,13 +195,18 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainConfig:
         raise ConfigError(f"{path}: {error.strerror}; expected a training YAML such as config/train/monodepth2.yaml") from error
     config: TrainConfig = merge(TrainConfig(), _parse(text, str(path)) or {}, str(path))
     check(config, str(path))
-    for override in overrides:
-        name, equals, text = override.partition("=")
+    return override(config, overrides)
+
+
+def override(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:
+    """Apply changes like `run.max_steps=100`, the values of --set. Raises ConfigError."""
+    for change in changes:
+        name, equals, text = change.partition("=")
         if not equals or "." not in name:
-            raise ConfigError(f"--set {override}: expected section.key=value, for example run.max_steps=100")
+            raise ConfigError(f"--set {change}: expected section.key=value, for example run.max_steps=100")
         section, key = name.split(".", 1)
-        config = merge(config, {section: {key: _parse(text, f"--set {override}") if text else ""}}, f"--set {override}")
-        check(config, f"--set {override}")
+        config = merge(config, {section: {key: _parse(text, f"--set {change}") if text else ""}}, f"--set {change}")
+        check(config, f"--set {change}")
     return config
 
 
