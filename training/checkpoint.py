@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from pickle import UnpicklingError
@@ -9,8 +10,9 @@ from typing import Any
 
 import torch
 
-from training.config import ConfigError, TrainConfig, merge, to_dict
-from training.methods import Learner, Method, build_method
+from training.config import ConfigError, TrainConfig, merge, override, to_dict
+from training.methods import Learner, Method, build_method, method_type
+from training.uncertainty import build_uncertainty
 
 # What may differ when a run goes on: none of these decides a step that is already done.
 FREE_KEYS = (
@@ -89,19 +91,38 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return stored
 
 
-def load_method(path: Path | str) -> Learner:
-    """Rebuild a trained method with its averaged weights, ready for prediction. Raises ConfigError."""
+def load_method(path: Path | str, changes: Sequence[str] = ()) -> Learner:
+    """Rebuild a trained method with its averaged weights, ready for prediction.
+
+    `changes` like `method.sigma=flip` choose anew what the weights leave open, Learner.choices. Raises ConfigError.
+    """
     if not Path(path).is_file():
         raise ConfigError(
             f"{path}: no such checkpoint; another run writes it: first train the YAML whose run.dir is {Path(path).parent}"
         )
     stored = read_checkpoint(Path(path))
-    config = _config_of(stored, Path(path))
+    config = _chosen(_config_of(stored, Path(path)), changes, Path(path))
     method = build_method(merge(config, {"network": {"pretrained": "none"}}, str(path)))
     prefix = "module."
     weights = {k.removeprefix(prefix): v for k, v in stored["average"].items() if k.startswith(prefix)}
     method.load_state_dict(weights)
     return method.eval()
+
+
+def _chosen(trained: TrainConfig, changes: Sequence[str], path: Path) -> TrainConfig:
+    """The configuration with what is chosen after training. Raises ConfigError."""
+    config, kind = override(trained, changes), method_type(trained)
+    for change in changes:
+        if change.partition("=")[0] not in kind.choices:
+            raise ConfigError(
+                f"--set {change}: training has decided it; of {path} (method {trained.method.name}) may be chosen: "
+                f"{', '.join(kind.choices) or 'nothing'}"
+            )
+    if issubclass(kind, Method):
+        before, now = (c.method.sigma or kind.default_sigma for c in (trained, config))
+        if not build_uncertainty(now).serves(build_uncertainty(before)):
+            raise ConfigError(f"method.sigma is '{now}', but the network of {path} was trained for '{before}'; train another run")
+    return config
 
 
 def prepare_method(config: TrainConfig, focal: tuple[float, float]) -> Learner:

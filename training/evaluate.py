@@ -1,6 +1,7 @@
 """Judge models and other people's predictions on images with truth, beside the trivial baselines, by a named protocol.
 
 python -m training.evaluate models/default ../shared/data/kitti2015_stereo
+python -m training.evaluate runs/mine/best.ckpt DATA --set method.sigma=flip --also runs/mine/best.ckpt
 python -m training.evaluate models/default DATA --also runs/mine/best.ckpt --predictions theirs=out/theirs --report out/report
 """
 
@@ -29,7 +30,7 @@ from training.judging.judge import Candidate, Judgement, Scores, judge_baselines
 from training.judging.protocols import ALLOWED, PROTOCOLS, SCALINGS, Prediction, Protocol, inverse, resized
 from training.judging.report import write_json, write_report
 from training.judging.tables import depth_table, format_judgements
-from training.methods import METHODS, PARTS, Predictor
+from training.methods import CHOICES_HELP, METHODS, PARTS, Predictor
 
 IN_RANGE = 0.8  # of the network's largest depth, which its sigmoid never reaches: what it puts beyond is sky
 DEFAULT_PROTOCOL = PROTOCOLS["kitti2015"]
@@ -113,17 +114,19 @@ class Model:
         return Prediction(found.depth, found.sigma)
 
 
-def open_model(path: Path) -> Model:
-    """A bundle or checkpoint of any kind. Raises BundleError, EngineError or ConfigError.
+def open_model(path: Path, changes: Sequence[str] = ()) -> Model:
+    """A bundle, or a checkpoint with `changes` as in load_method(), of any kind. Raises BundleError, EngineError or ConfigError.
 
     The robot refuses depth that is not metric; here it is aligned with the truth. Its depth range is in no unit, so nothing
     is out of range.
     """
     if path.is_dir():
+        if changes:
+            raise ConfigError(f"--set {changes[0]}: {path} is a bundle, made with its choices; expected a checkpoint")
         bundle = bundles.load(path)
         engine = load_engine(bundle)
     else:
-        method = load_method(path)
+        method = load_method(path, changes)
         bundle, engine = describe_method(method, path.stem), TorchEngine(method)
     if bundle.kind == "metric":
         return Model(Estimator(bundle, engine))
@@ -179,14 +182,25 @@ def choose_protocol(options: argparse.Namespace) -> Protocol:
     return replace(protocol, name=f"{preset.name} to {options.cap:g} m", cap_m=options.cap, clamp_max_m=options.cap)
 
 
+def open_models(options: argparse.Namespace) -> dict[str, Candidate]:
+    """MODEL with what --set chooses, and each of --also, by name. Raises BundleError, EngineError or ConfigError."""
+    chosen: list[tuple[str, Sequence[str]]] = [(path, ()) for path in options.also]
+    if options.model != NO_MODEL:
+        chosen.insert(0, (options.model, options.set))
+    elif options.set:
+        raise ConfigError(f"--set {options.set[0]}: chooses for MODEL, which is {NO_MODEL}; expected a checkpoint")
+    models: dict[str, Candidate] = {}
+    for path, changes in chosen:
+        model = open_model(Path(path), changes)
+        mode = model.estimator.bundle.provenance.get("mode")
+        notes = [mode, *changes] if mode else changes
+        models[f"{path} ({', '.join(notes)})" if notes else path] = model
+    return models
+
+
 def open_candidates(options: argparse.Namespace) -> dict[str, Candidate]:
     """Rows of the table by name. Raises BundleError, EngineError, ConfigError or InputError."""
-    paths = ([] if options.model == NO_MODEL else [options.model]) + options.also
-    candidates: dict[str, Candidate] = {}
-    for path in paths:
-        model = open_model(Path(path))
-        mode = model.estimator.bundle.provenance.get("mode")
-        candidates[f"{path} ({mode})" if mode else path] = model
+    candidates = open_models(options)
     if options.predictions and len(options.data) > 1:
         raise ConfigError(f"--predictions belong to one set; found {len(options.data)}: judge them one after the other")
     for value in options.predictions:
@@ -214,6 +228,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("model", metavar="MODEL", help=f"bundle folder or checkpoint; {NO_MODEL} for the baselines and --predictions alone")
     add("data", type=Path, nargs="+", metavar="DATA", help="sets with truth, one table each")
     add("--also", action="append", default=[], metavar="MODEL", help="one more bundle or checkpoint (may be repeated)")
+    add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=f"for MODEL, a checkpoint: {CHOICES_HELP}")
     predictions = parser.add_argument_group("predictions of other models")
     add = predictions.add_argument
     add("--predictions", action="append", default=[], metavar="NAME=FOLDER", help="16-bit PNG or npy (may be repeated)")

@@ -2,6 +2,7 @@
 
 python -m training.export runs/default/best.ckpt models/default --calibrate ../shared/data/kitti2015_stereo
 python -m training.export runs/a/best.ckpt runs/b/best.ckpt models/ensemble --int8 recordings/frames
+python -m training.export runs/monodiffusion/best.ckpt models/sure --set method.sigma=samples --set diffusion.samples=8
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from training.checkpoint import load_method, read_checkpoint
 from training.config import ConfigError
 from training.data.truth import EvaluationSet, open_evaluation_set
 from training.evaluate import Scores, TorchEngine, describe_method, evaluate
-from training.methods import Ensemble, Predictor
+from training.methods import CHOICES_HELP, Ensemble, Predictor
 from training.quantise import FRAMES, describe, quantise, read_frames
 
 OPSET = 18
@@ -158,20 +159,21 @@ def check_parity(method: Predictor, bundle: ModelBundle, images: UInt8Array | No
     return difference
 
 
-def load_predictor(checkpoints: Sequence[Path]) -> Predictor:
-    """The method of one checkpoint, or the ensemble of several. Raises ConfigError."""
-    methods = [load_method(path) for path in checkpoints]
+def load_predictor(checkpoints: Sequence[Path], changes: Sequence[str] = ()) -> Predictor:
+    """The method of one checkpoint, or the ensemble of several, with what is chosen anew. Raises ConfigError."""
+    methods = [load_method(path, changes) for path in checkpoints]
     return methods[0] if len(methods) == 1 else Ensemble(methods)
 
 
-def provenance(checkpoints: Sequence[Path]) -> dict[str, str]:
-    """Where a bundle comes from: runs, steps, hashes of their whole configurations, commit, versions."""
+def provenance(checkpoints: Sequence[Path], changes: Sequence[str] = ()) -> dict[str, str]:
+    """Where a bundle comes from: runs, steps, hashes of their whole configurations, what was chosen anew, commit, versions."""
     stored = [read_checkpoint(path) for path in checkpoints]
     canonical = [json.dumps(values["config"], sort_keys=True).encode() for values in stored]
     return {
         "run": ", ".join(path.parent.name for path in checkpoints),
         "step": ", ".join(str(values["step"]) for values in stored),
         "config": ", ".join(dict.fromkeys(hashlib.sha256(text).hexdigest()[:12] for text in canonical)),
+        **({"set": ", ".join(changes)} if changes else {}),
         "commit": _commit(),
         "torch": str(torch.__version__),
     }
@@ -198,11 +200,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--int8", type=Path, help="folder of the robot's images: an int8 graph for TensorRT is calibrated on them"
     )
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=CHOICES_HELP)
     parser.add_argument("--trained-on", default="unstated", help="the training data, for bundle.yaml")
     parser.add_argument("--licence", default="unstated", help="the licence of model and data, for bundle.yaml")
     options = parser.parse_args(arguments)
     try:
-        method = load_predictor(options.checkpoint)
+        method = load_predictor(options.checkpoint, options.set)
         scores: Scores = {}
         if options.calibrate:
             dataset = open_evaluation_set(options.calibrate)
@@ -217,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             trained_on=options.trained_on,
             licence=options.licence,
             metrics={key: round(scores[key], 4) for key in STATED if key in scores},
-            provenance=provenance(options.checkpoint) | dict(described.provenance),
+            provenance=provenance(options.checkpoint, options.set) | dict(described.provenance),
             limits=DEFAULT_LIMITS,
         )
         frames = read_frames(options.int8, description, 2 * FRAMES) if options.int8 else None

@@ -30,6 +30,10 @@ class Uncertainty:
     dropout = False  # whether the decoder drops channels
     diffusion = False  # whether the network has to be a DiffusionNet
 
+    def serves(self, trained: Uncertainty) -> bool:
+        """Whether this part can take the place of the one that a network was trained with: both ask for the same network."""
+        return type(self) is type(trained) or not (self.outputs or self.dropout or trained.outputs or trained.dropout)
+
     def losses(self, name: str, error: Tensor, extra: Tensor, valid: Tensor, observed: Tensor | None = None) -> dict[str, Tensor]:
         """Terms to minimise, `name` being the method's own.
 

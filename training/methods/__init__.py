@@ -13,6 +13,7 @@ from training.methods.self_teaching import SelfTeaching
 from training.methods.supervised import Supervised
 
 __all__ = [
+    "CHOICES_HELP",
     "METHODS",
     "PARTS",
     "Ensemble",
@@ -26,6 +27,7 @@ __all__ = [
     "SelfTeaching",
     "Supervised",
     "build_method",
+    "method_type",
 ]
 
 METHODS: dict[str, type[Method]] = {
@@ -37,11 +39,18 @@ METHODS: dict[str, type[Method]] = {
     "monodiffusion": MonoDiffusion,
 }
 PARTS: dict[str, type[Learner]] = {"feature_net": FeatureNetAlone}  # trained beforehand, for a method; they predict no depth
+CHOICES = sorted({key for method in METHODS.values() for key in method.choices})
+CHOICES_HELP = f"choose anew what training left open, where the method has it; repeatable: {', '.join(CHOICES)}"
 
 
-def build_method(config: TrainConfig) -> Learner:
-    """Build the method, or the part of one, that the config names. Raises ConfigError."""
+def method_type(config: TrainConfig) -> type[Learner]:
+    """The class of the method, or of the part of one, that the config names. Raises ConfigError."""
     known = METHODS | PARTS
     if config.method.name not in known:
         raise ConfigError(f"method.name is '{config.method.name}'; expected one of {', '.join(known)}")
-    return known[config.method.name](config)
+    return known[config.method.name]
+
+
+def build_method(config: TrainConfig) -> Learner:
+    """Build what method_type() finds. Raises ConfigError."""
+    return method_type(config)(config)

@@ -48,6 +48,8 @@ class Predictor(nn.Module):
 class Learner(Predictor):
     """What the trainer trains: losses over batches, and figures that tell whether all is well."""
 
+    choices: tuple[str, ...] = ()  # keys of the configuration that may change after training: no weight depends on them
+
     @property
     def passes(self) -> tuple[str, ...]:
         """Names of the methods that give losses; the optimiser takes a step for each of them, in turn, on every batch."""
@@ -73,6 +75,7 @@ class Method(Learner):
     """
 
     default_sigma = "flip"  # where the configuration names none
+    choices = ("method.sigma",)  # within what Uncertainty.serves() allows
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)

@@ -27,6 +27,7 @@ class MonoDiffusion(Taught, Monodepth2):
     """
 
     default_sigma = "trajectory"
+    choices = (*Monodepth2.choices, "diffusion.steps", "diffusion.spacing", "diffusion.samples")
     depth_net: DiffusionNet
 
     def __init__(self, config: TrainConfig) -> None:
