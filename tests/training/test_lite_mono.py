@@ -164,6 +164,14 @@ def test_it_can_also_be_the_encoder_of_the_pose_net() -> None:
     assert build_pose_net(BASE)(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)).shape == (1, 4, 4)
 
 
+def test_its_decoder_is_its_own() -> None:
+    """One that is named would be ignored, whether there is such a one or not."""
+    for decoder in ("nested", "unet"):
+        config = NetworkConfig(encoder="lite_mono", pretrained="none", decoder=decoder)
+        with pytest.raises(ConfigError, match=f"network.decoder is '{decoder}', but lite_mono has its own; expected .* left out"):
+            DepthNet(config, outputs=1)
+
+
 def test_there_are_no_imagenet_weights_of_it() -> None:
     with pytest.raises(ConfigError, match="no such weights of lite_mono come with the packages"):
         build_encoder(NetworkConfig(encoder="lite_mono"), images=1)

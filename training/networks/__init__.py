@@ -46,12 +46,7 @@ class DepthNet(nn.Module):
         super().__init__()
         self.frozen_batchnorm = config.frozen_batchnorm
         self.encoder = build_encoder(config, images=1, **_resnet_changes(config))
-        if isinstance(self.encoder, LiteMono):  # its decoder belongs to it: there are no features at stride 2 for another
-            self.decoder: nn.Module = LiteMonoDecoder(self.encoder.channels, outputs, dropout)
-        else:
-            if config.decoder not in DECODERS:
-                raise ConfigError(f"network.decoder is '{config.decoder}'; expected one of {', '.join(DECODERS)}")
-            self.decoder = DECODERS[config.decoder](self.encoder.channels, outputs, dropout=dropout)
+        self.decoder = _build_decoder(config, self.encoder.channels, outputs, dropout)
         for head in self.decoder.heads.values():
             nn.init.constant_(head.bias[:1], DISPARITY_BIAS)
 
@@ -126,6 +121,19 @@ def _for_stacked(state: dict[str, Tensor], own: dict[str, Tensor], images: int) 
         return value.repeat(1, images, 1, 1) / images if one_image else value
 
     return {name: stack(name, value) for name, value in state.items()}
+
+
+def _build_decoder(config: NetworkConfig, channels: Sequence[int], outputs: int, dropout: bool) -> nn.Module:
+    """The decoder that the config asks for, of features with these channels. Raises ConfigError."""
+    if config.encoder in VARIANTS:  # its decoder belongs to it: there are no features at stride 2 for another
+        if config.decoder != NetworkConfig.decoder:
+            raise ConfigError(
+                f"network.decoder is '{config.decoder}', but {config.encoder} has its own; expected the key to be left out"
+            )
+        return LiteMonoDecoder(channels, outputs, dropout)
+    if config.decoder not in DECODERS:
+        raise ConfigError(f"network.decoder is '{config.decoder}'; expected one of {', '.join(DECODERS)}")
+    return DECODERS[config.decoder](channels, outputs, dropout=dropout)
 
 
 def build_pose_net(config: NetworkConfig) -> PoseNet:
