@@ -21,7 +21,7 @@ class Graph(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         if name == "lite_mono":
-            self.encoder: nn.Module = LiteMono(Variant((16, 16, 24), dilations=(2,)))
+            self.encoder: nn.Module = LiteMono(Variant((16, 16, 24), repeats=0))
             self.decoder: nn.Module = LiteMonoDecoder(self.encoder.channels, outputs=1)
             for block in (m for m in self.encoder.modules() if hasattr(m, "scale")):
                 nn.init.constant_(block.scale, 0.1)  # the blocks count, as after training

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from training.batch import Batch
 from training.config import ConfigError, NetworkConfig
+from training.methods import Method
 from training.networks import DepthNet, build_encoder, build_pose_net
 from training.networks.depth_decoder import PASSES
 from training.networks.lite_mono import (
@@ -22,13 +26,24 @@ from training.networks.lite_mono import (
     PositionEncoding,
 )
 
+Build = Callable[..., Method]
 BASE = NetworkConfig(encoder="lite_mono", pretrained="none")
-# Millions of parameters of encoder and decoder, and 10^9 multiply-adds of an image of 640x192, of the published code.
+# Of the published code: 10^6 parameters of encoder and decoder, 10^9 multiply-adds of an image of 640x192 and of 1024x320.
 PUBLISHED = {
-    "lite_mono_tiny": (2.148, 2.83),
-    "lite_mono_small": (2.477, 4.73),
-    "lite_mono": (3.075, 5.01),
-    "lite_mono_8m": (8.776, 11.20),
+    "lite_mono_tiny": (2.148, 2.83, 7.54),
+    "lite_mono_small": (2.477, 4.73, 12.61),
+    "lite_mono": (3.075, 5.01, 13.37),
+    "lite_mono_8m": (8.776, 11.20, 29.86),
+}
+SHORT, LONG = (1, 2, 3), (1, 2, 5)
+NARROW = [SHORT, SHORT, (*SHORT, *SHORT, 2, 4, 6)]  # dilations of the stages
+WIDE = [LONG, LONG, (*LONG, *LONG, 2, 4, 10)]
+FEW_NARROW, FEW_WIDE = [SHORT, SHORT, (*SHORT, 2, 4, 6)], [LONG, LONG, (*LONG, 2, 4, 10)]
+DILATIONS = {
+    "lite_mono_tiny": (FEW_NARROW, FEW_WIDE),
+    "lite_mono_small": (FEW_NARROW, FEW_WIDE),
+    "lite_mono": (NARROW, WIDE),
+    "lite_mono_8m": (NARROW, NARROW),
 }
 
 
@@ -36,15 +51,27 @@ def network(name: str, outputs: int = 1) -> DepthNet:
     return DepthNet(NetworkConfig(encoder=name, pretrained="none"), outputs)
 
 
+def dilations(encoder: nn.Module) -> list[tuple[int, ...]]:
+    """Of the depthwise convolutions, stage by stage."""
+    return [
+        tuple(m.dilation[0] for m in stage.modules() if isinstance(m, nn.Conv2d) and m.groups > 1) for stage in encoder.stages
+    ]
+
+
 def multiply_adds(net: nn.Module, image: Tensor) -> int:
-    """Of every convolution and linear layer, from the shapes that pass through; on no device, so no time is spent."""
+    """Of convolutions, linear layers and products of attention, from the shapes that pass through; on no device, so at once."""
     total = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
-        total += output.numel() // output.shape[0] * module.weight[0].numel()
+        if isinstance(module, ChannelAttention):  # of each head's channels with each other, and of those weights with the values
+            _, pixels, channels = output.shape
+            total += 2 * pixels * channels * channels // HEADS
+        else:
+            total += output.numel() // output.shape[0] * module.weight[0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    counted = nn.Conv2d | nn.Linear | ChannelAttention
+    hooks = [m.register_forward_hook(count) for m in net.modules() if isinstance(m, counted)]
     net(image)
     for hook in hooks:
         hook.remove()
@@ -53,13 +80,15 @@ def multiply_adds(net: nn.Module, image: Tensor) -> int:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_sizes_and_costs_are_the_published_ones(name: str) -> None:
+    """To the last stated digit."""
     with torch.device("meta"):
         net = network(name).eval()
-        parameters, cost = PUBLISHED[name]
+        parameters, *costs = PUBLISHED[name]
         blocks = [m for m in net.modules() if isinstance(m, DilatedBlock)]
         unused = sum(2 * block.scale.numel() for block in blocks)  # the code's blocks hold a LayerNorm that they never apply
-        assert (sum(p.numel() for p in net.parameters()) + unused) / 1e6 == pytest.approx(parameters, abs=6e-4)
-        assert multiply_adds(net, torch.zeros(1, 3, 192, 640)) / 1e9 == pytest.approx(cost, rel=0.01)
+        assert round((sum(p.numel() for p in net.parameters()) + unused) / 1e6, 3) == parameters
+        for cost, (width, height) in zip(costs, ((640, 192), (1024, 320)), strict=True):
+            assert round(multiply_adds(net, torch.zeros(1, 3, height, width)) / 1e9, 2) == cost
 
 
 def test_features_and_maps_have_their_strides() -> None:
@@ -72,12 +101,18 @@ def test_features_and_maps_have_their_strides() -> None:
     assert [tuple(m.shape) for m in net(image)] == [(1, 2, 64, 96)] * 3
 
 
-def test_the_dilations_are_the_papers() -> None:
-    dilations = [
-        [m[0].dilation[0] for m in (b.body for b in stage if isinstance(b, DilatedBlock))]
-        for stage in network("lite_mono").encoder.stages
-    ]
-    assert dilations == [[1, 2, 3], [1, 2, 3], [1, 2, 3, 1, 2, 3, 2, 4, 6]]
+@pytest.mark.parametrize("name", VARIANTS)
+def test_dilations_follow_the_width_of_the_images(build: Build, name: str) -> None:
+    """The paper's at its two sizes; between and below, those of the narrower one. All of a run's encoders agree."""
+    narrow, wide = DILATIONS[name]
+    sizes = {(192, 64): narrow, (320, 96): narrow, (416, 128): narrow, (640, 192): narrow, (960, 320): narrow, (1024, 320): wide}
+    for (width, height), expected in sizes.items():
+        size = {"width": width, "height": height, "known_poses": False}
+        method = build("monodepth2", data=size, network={"encoder": name})
+        assert dilations(method.depth_net.encoder) == expected
+        assert dilations(method.pose_net.encoder) == expected
+    student = build("monodiffusion", data=size, network={"encoder": name}, method={"teachers": ("not opened here",)})
+    assert dilations(student.depth_net.encoder) == wide
 
 
 def test_positions_are_sines_and_cosines_of_row_then_column() -> None:
@@ -172,6 +207,14 @@ def test_its_decoder_is_its_own() -> None:
             DepthNet(config, outputs=1)
 
 
-def test_there_are_no_imagenet_weights_of_it() -> None:
+def test_monodepth2_teaches_every_weight_of_it_depth_and_poses(build: Build, street_batch: Batch) -> None:
+    """It needs no method of its own."""
+    views = tuple(replace(v, source_T_target=None, order=order) for v, order in zip(street_batch.views, (-1, 1), strict=True))
+    method = build("monodepth2", data={"known_poses": False}, network={"encoder": "lite_mono_tiny"}).train()
+    torch.stack(list(method.losses(replace(street_batch, views=views)).values())).sum().backward()
+    assert [name for name, p in method.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_no_imagenet_weights_of_it_come_with_the_packages() -> None:
     with pytest.raises(ConfigError, match="no such weights of lite_mono come with the packages"):
         build_encoder(NetworkConfig(encoder="lite_mono"), images=1)

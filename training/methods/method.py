@@ -85,7 +85,8 @@ class Method(Learner):
     def _build_net(self) -> DepthNet:
         if self.uncertainty.diffusion:
             raise ConfigError(f"method.sigma is '{self.config.method.sigma}', which only monodiffusion has; expected another")
-        return DepthNet(self.config.network, 1 + self.uncertainty.outputs, self.uncertainty.dropout)
+        outputs, width = 1 + self.uncertainty.outputs, self.config.data.width
+        return DepthNet(self.config.network, outputs, self.uncertainty.dropout, width)
 
     def health(self, batch: Batch) -> dict[str, Tensor]:
         """See Learner.

@@ -18,7 +18,7 @@ class Monodepth2(Method):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
-        self.pose_net = build_pose_net(config.network) if config.data.learns_pose else None
+        self.pose_net = build_pose_net(config.network, config.data.width) if config.data.learns_pose else None
 
     @property
     def metric(self) -> bool:  # type: ignore[override]

@@ -40,12 +40,15 @@ DISPARITY_BIAS = -2.5  # starts at far, plausible depths; 0 starts at 2 * min_de
 
 
 class DepthNet(nn.Module):
-    """Encoder and decoder: an image to disparity maps, and what else a part of training/uncertainty.py asks for."""
+    """Encoder and decoder: an image to disparity maps, and what else a part of training/uncertainty.py asks for.
 
-    def __init__(self, config: NetworkConfig, outputs: int, dropout: bool = False) -> None:
+    `width` [px] is that of the images it is for, on which Lite-Mono's dilations depend.
+    """
+
+    def __init__(self, config: NetworkConfig, outputs: int, dropout: bool = False, width: int = 640) -> None:
         super().__init__()
         self.frozen_batchnorm = config.frozen_batchnorm
-        self.encoder = build_encoder(config, images=1, **_resnet_changes(config))
+        self.encoder = build_encoder(config, images=1, width=width, **_resnet_changes(config))
         self.decoder = _build_decoder(config, self.encoder.channels, outputs, dropout)
         for head in self.decoder.heads.values():
             nn.init.constant_(head.bias[:1], DISPARITY_BIAS)
@@ -86,14 +89,15 @@ def resize(values: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(values.contiguous(), size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def build_encoder(config: NetworkConfig, images: int, **changes: bool) -> nn.Module:
+def build_encoder(config: NetworkConfig, images: int, width: int = 640, **changes: bool) -> nn.Module:
     """Build the encoder named in the config for `images` stacked images, with pretrained weights where asked for.
 
-    `changes` are those of training/networks/resnet.py; without them it is an ordinary one.
+    `width` is as in DepthNet; `changes` are those of training/networks/resnet.py; without them it is an ordinary one.
     """
     if config.encoder not in ENCODERS:
         raise ConfigError(f"network.encoder is '{config.encoder}'; expected one of {', '.join(ENCODERS)}")
-    encoder = ENCODERS[config.encoder](images, **changes)
+    sized = {"width": width} if config.encoder in VARIANTS else {}
+    encoder = ENCODERS[config.encoder](images, **sized, **changes)
     if config.pretrained == "imagenet":
         if not isinstance(encoder, EfficientNetLite0):
             raise ConfigError(
@@ -136,9 +140,9 @@ def _build_decoder(config: NetworkConfig, channels: Sequence[int], outputs: int,
     return DECODERS[config.decoder](channels, outputs, dropout=dropout)
 
 
-def build_pose_net(config: NetworkConfig) -> PoseNet:
-    """Build the pose network with the config's encoder, an ordinary one."""
-    return PoseNet(build_encoder(config, images=2))
+def build_pose_net(config: NetworkConfig, width: int = 640) -> PoseNet:
+    """Build the pose network with the config's encoder, an ordinary one; `width` is as in DepthNet."""
+    return PoseNet(build_encoder(config, images=2, width=width))
 
 
 def _resnet_changes(config: NetworkConfig) -> dict[str, bool]:

@@ -26,7 +26,7 @@ class DiffusionNet(DepthNet):
 
     def __init__(self, config: TrainConfig) -> None:
         _check(config.diffusion)
-        super().__init__(config.network, WIDTH)
+        super().__init__(config.network, WIDTH, width=config.data.width)
         own = self.own = config.diffusion
         scales = len(own.steps)
         for head in self.decoder.heads.values():

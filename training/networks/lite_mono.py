@@ -23,24 +23,34 @@ LAYER_SCALE = 1e-6  # each block starts as the identity
 DROP_PATH = 0.2  # of the last block; earlier ones drop less, linearly
 FREQUENCIES = 32  # of the position encoding, per axis
 TEMPERATURE = 10000.0
-SHORT = (1, 2, 3)
-# Chosen in the paper for 640x192 and kept at every size; the published code widens them only at 1024x320.
-LONG = (*SHORT, *SHORT, 2, 4, 6)
+# Dilations of a stage's blocks, and of the last blocks of the last stage: of the paper's two sizes, 640x192 and 1024x320.
+NARROW = ((1, 2, 3), (2, 4, 6))
+WIDE = ((1, 2, 5), (2, 4, 10))
+WIDE_FROM = 1024  # [px]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Width of each stage, and the dilations of the last stage's blocks (the first two have SHORT)."""
+    """Width of each stage; how often its last stage repeats the first dilations; and whether wide images widen them."""
 
     channels: tuple[int, int, int]
-    dilations: tuple[int, ...]
+    repeats: int
+    widens: bool = True
+
+    def dilations(self, width: int) -> tuple[tuple[int, ...], ...]:
+        """Of each stage's blocks, for images `width` px wide: those of 640x192 below 1024 px, and of 1024x320 from there on.
+
+        No weight depends on them: one file of weights fits all sizes.
+        """
+        first, last = WIDE if self.widens and width >= WIDE_FROM else NARROW
+        return first, first, first * self.repeats + last
 
 
 VARIANTS = {
-    "lite_mono_tiny": Variant((32, 64, 128), (*SHORT, 2, 4, 6)),
-    "lite_mono_small": Variant((48, 80, 128), (*SHORT, 2, 4, 6)),
-    "lite_mono": Variant((48, 80, 128), LONG),
-    "lite_mono_8m": Variant((64, 128, 224), LONG),
+    "lite_mono_tiny": Variant((32, 64, 128), repeats=1),
+    "lite_mono_small": Variant((48, 80, 128), repeats=1),
+    "lite_mono": Variant((48, 80, 128), repeats=2),
+    "lite_mono_8m": Variant((64, 128, 224), repeats=2, widens=False),
 }
 
 
@@ -152,9 +162,12 @@ class AttentionBlock(nn.Module):
 
 
 class LiteMono(nn.Module):
-    """Three feature maps at strides 4, 8 and 16; each stage also sees the image, and the input of the stage before it."""
+    """Three feature maps at strides 4, 8 and 16; each stage also sees the image, and the input of the stage before it.
 
-    def __init__(self, variant: Variant, images: int = 1) -> None:
+    `width` [px] of the images that it is for decides its dilations.
+    """
+
+    def __init__(self, variant: Variant, images: int = 1, width: int = 640) -> None:
         super().__init__()
         self.channels = variant.channels
         colours = 3 * images
@@ -163,14 +176,14 @@ class LiteMono(nn.Module):
         self.stem = nn.Sequential(
             _conv_bn_gelu(colours, first, 2), _conv_bn_gelu(first, first, 1), _conv_bn_gelu(first, first, 1)
         )
-        inputs = (first + colours, *(2 * width + colours for width in self.channels[:-1]))
+        inputs = (first + colours, *(2 * channels + colours for channels in self.channels[:-1]))
         self.reductions = nn.ModuleList(nn.Conv2d(i, o, 3, 2, 1, bias=False) for i, o in zip(inputs, self.channels, strict=True))
-        dilations = (SHORT, SHORT, variant.dilations)
+        dilations = variant.dilations(width)
         ends = (0, *accumulate(len(d) + 1 for d in dilations))
         drops = [DROP_PATH * block / (ends[-1] - 1) for block in range(ends[-1])]
         self.stages = nn.ModuleList(
-            _stage(width, values, drops[start:end], position=start == 0)
-            for width, values, (start, end) in zip(self.channels, dilations, pairwise(ends), strict=True)
+            _stage(channels, values, drops[start:end], position=start == 0)
+            for channels, values, (start, end) in zip(self.channels, dilations, pairwise(ends), strict=True)
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
