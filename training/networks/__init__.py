@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from training.networks.chained_pooling import ChainedPoolingDecoder
 from training.networks.depth_decoder import PASSES, DepthDecoder
 from training.networks.efficientnet_lite import EfficientNetLite0, load_imagenet
 from training.networks.lite_mono import VARIANTS, LiteMono, LiteMonoDecoder
+from training.networks.lite_mono_weights import from_published
 from training.networks.nested_decoder import NestedDecoder
 from training.networks.pose_net import PoseNet
 from training.networks.resnet import resnet18, resnet50
@@ -106,23 +108,40 @@ def build_encoder(config: NetworkConfig, images: int, width: int = 640, **change
             )
         load_imagenet(encoder)
     elif config.pretrained != "none":
-        path = Path(config.pretrained)
-        if not path.is_file():
-            raise ConfigError(f"network.pretrained: {path} does not exist; expected imagenet, none or the path of a state_dict")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            encoder.load_state_dict(_for_stacked(state, encoder.state_dict(), images))
-        except (RuntimeError, UnpicklingError, EOFError) as error:
-            raise ConfigError(f"network.pretrained: {path}: does not fit {config.encoder}; expected its state_dict") from error
+        _load_state(encoder, config, images)
     return encoder
 
 
+def _load_state(encoder: nn.Module, config: NetworkConfig, images: int) -> None:
+    """Load the file that network.pretrained names. Raises ConfigError."""
+    path = Path(config.pretrained)
+    if not path.is_file():
+        raise ConfigError(f"network.pretrained: {path} does not exist; expected imagenet, none or the path of a state_dict")
+    try:
+        with torch.serialization.safe_globals([Namespace]):  # the options of a run, which Lite-Mono's pre-training stores
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise RuntimeError(f"found a {type(state).__name__}")
+        if config.encoder in VARIANTS:
+            state = from_published(state, config.encoder)
+        encoder.load_state_dict(_for_stacked(state, encoder.state_dict(), images))
+    except ValueError as error:
+        raise ConfigError(f"network.pretrained: {path}: {error}") from error
+    except (RuntimeError, UnpicklingError, EOFError) as error:
+        raise ConfigError(f"network.pretrained: {path}: does not fit {config.encoder}; expected its state_dict") from error
+
+
 def _for_stacked(state: dict[str, Tensor], own: dict[str, Tensor], images: int) -> dict[str, Tensor]:
-    """A stem's weights for one image, repeated for each of `images` and divided by their number (Monodepth2, pose network)."""
+    """Weights for one image, as they are for several: those of its colours repeated and divided by their number (Monodepth2).
+
+    Colours are the last inputs of a convolution: of a stem all of them, and in Lite-Mono a few of every stage's.
+    """
 
     def stack(name: str, value: Tensor) -> Tensor:
-        one_image = name in own and value.ndim == 4 and own[name].shape[1] == images * value.shape[1]
-        return value.repeat(1, images, 1, 1) / images if one_image else value
+        sees_image = name in own and value.ndim == 4 and own[name].shape[1] == value.shape[1] + 3 * (images - 1)
+        if images == 1 or not sees_image:
+            return value
+        return torch.cat([value[:, :-3], value[:, -3:].repeat(1, images, 1, 1) / images], dim=1)
 
     return {name: stack(name, value) for name, value in state.items()}
 
