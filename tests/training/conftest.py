@@ -20,7 +20,8 @@ from training.batch import Batch, collate
 from training.config import TrainConfig, merge
 from training.data.street import Street, StreetConfig, kitti_camera
 from training.data.street.samples import StreetSamples
-from training.methods import Method, SelfTeaching, build_method
+from training.methods import METHODS, Method, build_method
+from training.methods.taught import Taught
 from training.networks import ENCODERS
 
 SMALL = {
@@ -138,11 +139,11 @@ def build(make_config: ConfigMaker, camera: CameraModel) -> MethodBuilder:
     """Build a method for the streets' camera; a student is taught by an untrained Monodepth2."""
 
     def make(name: str, **sections: Any) -> Method:
-        teachers = {"teachers": ["teacher.ckpt"]} if name == "self_teaching" else {}
+        teachers = {"teachers": ["teacher.ckpt"]} if issubclass(METHODS.get(name, Method), Taught) else {}
         sections["method"] = {"name": name, **teachers, **sections.get("method", {})}
         method = build_method(make_config(**sections))
         method.focal.copy_(torch.tensor([camera.fx, camera.fy]))
-        if isinstance(method, SelfTeaching):
+        if isinstance(method, Taught):
             method.set_teachers([make("monodepth2")])
         return method
 

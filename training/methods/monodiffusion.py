@@ -91,10 +91,15 @@ class MonoDiffusion(Taught, Monodepth2):
 
     @torch.no_grad()
     def teacher_logits(self, teacher: Predictor, image: Tensor) -> list[Tensor]:
-        """The teacher's disparity logits (B, 1, H / 2^i, W / 2^i), in this student's range and for its focal length."""
+        """The teacher's disparity logits (B, 1, H / 2^i, W / 2^i), in this student's range and for its focal length.
+
+        Raises ConfigError for a teacher of fewer scales.
+        """
         teacher, ratio = cast(Method, teacher), torch.sqrt(self.focal.prod() / teacher.focal.prod())
-        maps = teacher.depth_net.pyramid(image)[: len(self.config.diffusion.steps)]
-        return [self.to_logit(teacher.to_depth(m[:, :1]) * ratio) for m in maps]
+        maps, scales = teacher.depth_net.pyramid(image), len(self.config.diffusion.steps)
+        if len(maps) < scales:
+            raise ConfigError(f"a teacher has {len(maps)} of the {scales} scales of diffusion.steps; expected one with as many")
+        return [self.to_logit(teacher.to_depth(m[:, :1]) * ratio) for m in maps[:scales]]
 
     @torch.no_grad()
     def kept(self, teacher: Predictor, batch: Batch) -> Tensor:
@@ -103,8 +108,11 @@ class MonoDiffusion(Taught, Monodepth2):
         kept = torch.zeros_like(batch.image[:, :1], dtype=torch.bool)
         if rule == "none" or not batch.views:
             return ~kept
-        scale = torch.sqrt(self.focal.prod() / teacher.focal.prod()) * ratio
-        depth = teacher.predict(batch.image)[0] * scale
+        depth, scale = teacher.predict(batch.image)[0], torch.sqrt(self.focal.prod() / teacher.focal.prod())
+        if self.config.method.normalise_disparity:  # the unit of learned poses: see training_depth()
+            scale = (1 / depth).mean(dim=(2, 3), keepdim=True)
+        scale = scale * ratio
+        depth = depth * scale
         for view in batch.views:
             other = teacher.predict(view.image)[0] * scale
             errors = round_trip_errors(depth, other, batch.K, view.K, self.pose(batch, view))
