@@ -118,9 +118,7 @@ class DiffusionConfig:
     samples: int = 4  # noises of a prediction with method.sigma: samples
     denoising: float = 1.0  # weight of the denoiser's error
     distillation: float = 1.0  # weight of the distance to the teacher's disparity
-    filter: str = (
-        "both"  # which of the teacher's pixels count, training/methods/multi_view.py: both, depth, strict, none (the code)
-    )
+    filter: str = "both"  # which of the teacher's pixels count (training/multi_view.py): both, depth, strict, none (the code)
     masked: float = 0.1  # weight of the pass with masked features, which has an optimiser step of its own; 0: none
     mask_share: float = 0.2  # of the features that are hidden there
     mask_block: int = 1  # side of what is hidden at once [pixels of the finest feature]

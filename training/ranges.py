@@ -24,7 +24,7 @@ RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("feature.weight", "feature.discriminative", "feature.convergent"), lambda value: value >= 0, "0 or more"),
     (("feature.levels",), lambda value: 0 < len(value) == len(set(value)) and set(value) <= set(range(5)), "some of 0 to 4"),
     (("feature.reconstruction_scales",), lambda value: value in range(1, 5), "1 to 4"),
-    (("diffusion.train_steps",), lambda value: value and all(1 <= n <= 1280 for n in value), "1 to 1280, one for each scale"),
+    (("diffusion.train_steps",), lambda value: value and all(2 <= n <= 1280 for n in value), "2 to 1280, one for each scale"),
     (("diffusion.steps",), lambda value: value and all(n >= 1 for n in value), "1 or more, one for each scale"),
     (("diffusion.spacing",), lambda value: value in ("leading", "trailing"), "leading or trailing"),
     (("diffusion.prediction",), lambda value: value in ("epsilon", "v", "direct"), "epsilon, v or direct"),

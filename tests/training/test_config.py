@@ -82,6 +82,15 @@ def test_yaml_errors_are_one_line_that_names_the_key(tmp_path: Path, text: str, 
         ("data.street_samples", [1], [0], "1 or more"),
         ("data.max_zoom", [1, 2.5], [0.99, 0, ".nan"], "1 (no zoom) or more"),
         ("method.scales", [1, 4], [0, -1], "1 or more"),
+        ("diffusion.spacing", ["leading", "trailing"], ["linear"], "leading or trailing"),
+        ("diffusion.prediction", ["epsilon", "v", "direct"], ["x0"], "epsilon, v or direct"),
+        ("diffusion.filter", ["both", "depth", "strict", "none"], ["mean"], "both, depth, strict or none"),
+        ("diffusion.denoising", [0, 1.5], [-1, ".nan"], "0 or more"),
+        ("diffusion.distillation", [0, 1.5], [-1, ".nan"], "0 or more"),
+        ("diffusion.masked", [0, 0.1], [-0.1, ".nan"], "0 or more"),
+        ("diffusion.mask_share", [0, 0.99], [-0.1, 1, ".nan"], "a share from 0, below 1"),
+        ("diffusion.mask_block", [1, 8], [0], "1 or more"),
+        ("diffusion.samples", [1, 8], [0], "1 or more"),
         ("optim.batch_size", [1], [0, -8], "1 or more"),
         ("optim.ema", [0, 0.999], [1, -0.1, ".nan"], "from 0 (no average) to below 1"),
         ("run.max_steps", [1], [0, -5], "1 or more"),
@@ -126,6 +135,15 @@ def test_lists_are_given_on_the_command_line_and_checked(tmp_path: Path) -> None
     for steps in ("[200, 100]", "[0, 5]", "[5, 5]"):
         with pytest.raises(ConfigError, match=r"optim.drop_steps is \(\d+, \d+\); expected growing steps above 0"):
             load_config(file, [f"optim.drop_steps={steps}"])
+
+
+def test_each_scale_of_a_diffusion_has_a_schedule_that_can_fall(tmp_path: Path) -> None:
+    """One step alone has no last that differs from its first; the denoisers know 1280."""
+    file = write(tmp_path, "")
+    assert load_config(file, ["diffusion.train_steps=[2, 1280]", "diffusion.steps=[1]"]).diffusion.train_steps == (2, 1280)
+    for override in ("train_steps=[]", "train_steps=[150, 1]", "train_steps=[1281]", "steps=[]", "steps=[3, 0]"):
+        with pytest.raises(ConfigError, match=rf"diffusion.{override.split('=')[0]} is \(.*\); expected .* one for each scale"):
+            load_config(file, [f"diffusion.{override}"])
 
 
 @pytest.mark.parametrize(
