@@ -1,8 +1,9 @@
-"""Every YAML in config/train trains, and `make model` finds each step's checkpoints where the step before wrote them."""
+"""Every YAML in config/train trains, and steps that follow each other find the checkpoints where the step before wrote them."""
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -21,6 +22,10 @@ TRAIN = "\t$(TRAIN) "
 RECIPE = [
     shlex.split(line.removeprefix(TRAIN)) for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(TRAIN)
 ]
+PAGE = (ROOT / "docs" / "monodiffusion.md").read_text().replace("\\\n", "").replace("<your data>", "data")
+COMMANDS = [shlex.split(line) for line in re.findall(r"^python -m training\.(.*)$", PAGE, flags=re.MULTILINE)]
+STUDENTS = [options for program, *options in COMMANDS if program == "train"]
+EXPORTS = [options for program, *options in COMMANDS if program == "export"]
 FRAMES = 1018
 WIDTH, HEIGHT = 48, 16  # a quarter of the network's input
 
@@ -52,6 +57,8 @@ def train(file: str, *options: str) -> Path:
         "data.width=192",
         "data.height=64",
         "data.workers=0",
+        "data.val_frames=[998,1018]",
+        "data.street_samples=8",
     ):
         arguments += ["--set", override]
     assert main(arguments) == 0
@@ -70,8 +77,22 @@ def test_the_steps_of_make_model_follow_each_other(workplace: Path, capsys: pyte
     assert (sigma > 0).all()
 
 
+def test_a_student_follows_its_teacher_and_is_exported_as_its_page_says(workplace: Path) -> None:
+    """MonoDiffusion, from video and from streets."""
+    for command in STUDENTS:
+        assert read_checkpoint(train(*command))["step"] == 2
+    for checkpoint, _, *options in EXPORTS:
+        method = load_method(checkpoint, [option for option in options if option != "--set"])
+        assert method.metric
+        with torch.no_grad():
+            depth, sigma = method.predict(torch.rand(1, 3, 64, 192))
+        assert torch.isfinite(depth).all()
+        assert (sigma > 0).all()
+    assert len(EXPORTS) > 1
+
+
 @pytest.mark.parametrize(
-    "file", [f for f in SHIPPED if f"config/train/{f.name}" not in {s[0] for s in RECIPE}], ids=lambda f: f.stem
+    "file", [f for f in SHIPPED if f"config/train/{f.name}" not in {s[0] for s in (*RECIPE, *STUDENTS)}], ids=lambda f: f.stem
 )
 def test_the_other_recipes_train_on_their_own(workplace: Path, file: Path) -> None:
     assert read_checkpoint(train(str(file)))["step"] == 2
