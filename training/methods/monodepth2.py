@@ -34,9 +34,9 @@ class Monodepth2(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """See map_losses()."""
-        return self.map_losses(batch, self.depth_net(batch.input))
+        return self.map_losses(batch, self.depth_net(batch.input), self.poses(batch))
 
-    def map_losses(self, batch: Batch, maps: list[Tensor]) -> dict[str, Tensor]:
+    def map_losses(self, batch: Batch, maps: list[Tensor], poses: list[Tensor]) -> dict[str, Tensor]:
         """Photometric and smoothness terms, mean over scales; with truth, the supervised term; the scale where asked for.
 
         `maps` are the network's (B, 1 + extras, H, W), finest first.
@@ -44,7 +44,6 @@ class Monodepth2(Method):
         config = self.config.method
         maps = maps[: config.scales]
         ratio = self.focal_ratio(batch.K)
-        poses = [self.pose(batch, view) for view in batch.views]
         depths = [self.training_depth(m[:, :1]) * ratio for m in maps]
         terms = self.view_losses(batch, depths, [m[:, 1:] for m in maps], poses)
         terms["smoothness"] = self._smoothness(batch, depths)
@@ -123,6 +122,10 @@ class Monodepth2(Method):
         if not self.config.method.normalise_disparity:
             return depth
         return depth * (1 / depth).mean(dim=(2, 3), keepdim=True)
+
+    def poses(self, batch: Batch) -> list[Tensor]:
+        """pose() of every view."""
+        return [self.pose(batch, view) for view in batch.views]
 
     def pose(self, batch: Batch, view: View) -> Tensor:
         """source_T_target (B, 4, 4) of a view: the known one, or the learned one with the two frames in temporal order."""

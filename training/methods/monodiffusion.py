@@ -67,11 +67,12 @@ class MonoDiffusion(Taught, Monodepth2):
         conditions = net.conditions(net.features(batch.input))
         logits = [states[-1] for states in net.denoise(conditions, net.noises(len(batch.image)))]
         self.unmasked = [torch.sigmoid(logit).detach() for logit in logits]
-        terms = self.map_losses(batch, [resize(logit, batch.image.shape[-2:]) for logit in logits])
+        poses = self.poses(batch)
+        terms = self.map_losses(batch, [resize(logit, batch.image.shape[-2:]) for logit in logits], poses)
         teacher = self.teacher()
         taught = self.teacher_logits(teacher, batch.image)
         if own.distillation > 0:
-            kept = self.kept(teacher, batch)
+            kept = self.kept(teacher, batch, poses)
             terms["distillation"] = own.distillation * _distance(logits, [torch.sigmoid(t) for t in taught], kept)
         if own.denoising > 0 and own.prediction != "direct":
             terms["denoising"] = own.denoising * self._denoising(conditions, logits, taught)
@@ -87,7 +88,7 @@ class MonoDiffusion(Taught, Monodepth2):
     def health(self, batch: Batch) -> dict[str, Tensor]:
         """Also kept: the share of the teacher's pixels that pass the multi-view check."""
         figures = super().health(batch)
-        return figures | {"kept": self.kept(self.teacher(), batch).float().mean()}
+        return figures | {"kept": self.kept(self.teacher(), batch, self.poses(batch)).float().mean()}
 
     @torch.no_grad()
     def teacher_logits(self, teacher: Predictor, image: Tensor) -> list[Tensor]:
@@ -102,20 +103,22 @@ class MonoDiffusion(Taught, Monodepth2):
         return [self.to_logit(teacher.to_depth(m[:, :1]) * ratio) for m in maps[:scales]]
 
     @torch.no_grad()
-    def kept(self, teacher: Predictor, batch: Batch) -> Tensor:
-        """The pixels (B, 1, H, W; bool) whose teacher's depth at least one view agrees with; all where there is none to ask."""
+    def kept(self, teacher: Predictor, batch: Batch, poses: list[Tensor]) -> Tensor:
+        """The pixels (B, 1, H, W; bool) whose teacher's depth at least one view agrees with; all where there is none to ask.
+
+        `poses` are those of the batch's views.
+        """
         rule, ratio = self.config.diffusion.filter, self.focal_ratio(batch.K)
         kept = torch.zeros_like(batch.image[:, :1], dtype=torch.bool)
         if rule == "none" or not batch.views:
             return ~kept
-        depth, scale = teacher.predict(batch.image)[0], torch.sqrt(self.focal.prod() / teacher.focal.prod())
+        depth, scale = _depth(teacher, batch.image), torch.sqrt(self.focal.prod() / teacher.focal.prod())
         if self.config.method.normalise_disparity:  # the unit of learned poses: see training_depth()
             scale = (1 / depth).mean(dim=(2, 3), keepdim=True)
         scale = scale * ratio
         depth = depth * scale
-        for view in batch.views:
-            other = teacher.predict(view.image)[0] * scale
-            errors = round_trip_errors(depth, other, batch.K, view.K, self.pose(batch, view))
+        for view, pose in zip(batch.views, poses, strict=True):
+            errors = round_trip_errors(depth, _depth(teacher, view.image) * scale, batch.K, view.K, pose)
             kept = kept | consistent(*errors, rule)
         return kept
 
@@ -142,6 +145,12 @@ def hide(features: list[Tensor], share: float, block: int = 1) -> list[Tensor]:
     shown = torch.rand(batch, 1, -(-height // block), -(-width // block), device=features[0].device) >= share
     mask = shown.float().repeat_interleave(block, 2).repeat_interleave(block, 3)[..., :height, :width]
     return [feature * F.interpolate(mask, size=feature.shape[-2:], mode="nearest") for feature in features]
+
+
+def _depth(teacher: Predictor, image: Tensor) -> Tensor:
+    """The depth [m] that is diffused: one pass, whatever the teacher's sigma takes."""
+    teacher = cast(Method, teacher)
+    return teacher.to_depth(teacher.depth_net(image)[0][:, :1])
 
 
 def _distance(logits: list[Tensor], disparities: list[Tensor], kept: Tensor | None = None) -> Tensor:
