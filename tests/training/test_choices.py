@@ -13,6 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from depth_ros import bundle as bundles
 from depth_ros.engines import EngineOptions, load_engine
+from depth_ros.engines.trt_build import build_plan
+from depth_ros.graphs import prepare
 from training import evaluate, export
 from training.checkpoint import load_method, save_checkpoint
 from training.config import ConfigError
@@ -22,15 +24,15 @@ from training.methods import Method, build_method
 Build = Callable[..., Method]
 PARITY = 1e-4
 ROUNDING = 1e-5  # [m] in depths of some metres: sigma is a difference of depths, which have seven digits
+TO_NOISE = {"prediction": "v", "zero_terminal": True, "spacing": "trailing"}
 FEW = ("diffusion.steps=[1,1,1]", "diffusion.spacing=trailing", "diffusion.samples=8", "method.sigma=samples")
 
 
 @pytest.fixture
-def student(tmp_path: Path, build: Build, tiny_encoder: None) -> tuple[Method, Path]:
-    """An untrained MonoDiffusion, and its checkpoint as training.train leaves it."""
-    method = build(
-        "monodiffusion", method={"teachers": ["teacher.ckpt"]}, network={"encoder": "tiny"}, data={"width": 96, "height": 32}
-    ).eval()
+def student(request: pytest.FixtureRequest, tmp_path: Path, build: Build, tiny_encoder: None) -> tuple[Method, Path]:
+    """An untrained MonoDiffusion, of the paper's diffusion or the parameter's, and its checkpoint as training.train leaves it."""
+    sections = {"network": {"encoder": "tiny"}, "data": {"width": 96, "height": 32}, "diffusion": getattr(request, "param", {})}
+    method = build("monodiffusion", method={"teachers": ["teacher.ckpt"]}, **sections).eval()
     path = tmp_path / "best.ckpt"
     save_checkpoint(path, {"average": AveragedModel(method, use_buffers=True)}, method.config, 12, 1.0)
     return method, path
@@ -51,18 +53,19 @@ def pictures(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("changes", "meant"),
+    ("student", "changes", "meant"),
     [
-        ((), ((3, 4, 5), "leading", 4, "trajectory")),
-        (FEW, ((1, 1, 1), "trailing", 8, "samples")),
-        (("method.sigma=flip", "diffusion.steps=[2,1,3]"), ((2, 1, 3), "leading", 4, "flip")),
+        ({}, (), ((3, 4, 5), "leading", 4, "trajectory")),
+        ({}, FEW, ((1, 1, 1), "trailing", 8, "samples")),
+        (TO_NOISE, ("method.sigma=flip", "diffusion.steps=[2,1,3]"), ((2, 1, 3), "trailing", 4, "flip")),
     ],
     ids=["as trained", "few", "flip"],
+    indirect=["student"],
 )
 def test_the_exported_graph_samples_as_chosen_and_always_alike(
     tmp_path: Path, student: tuple[Method, Path], changes: tuple[str, ...], meant: tuple[Sequence[int], str, int, str]
 ) -> None:
-    """Against torch, built for these choices; bit for bit over runs, sessions and an image's neighbours in the batch."""
+    """Against torch, built for these choices; bit for bit over runs and sessions; and TensorRT-RTX, where installed, builds it."""
     method, checkpoint = student
     options = [part for change in changes for part in ("--set", change)]
     assert export.main([str(checkpoint), str(tmp_path / "mine"), *options]) == 0
@@ -71,13 +74,17 @@ def test_the_exported_graph_samples_as_chosen_and_always_alike(
     first, second = (load_engine(made, options=EngineOptions(threads=1)) for _ in range(2))
     found = first.infer(images)
     depth, sigma = TorchEngine(with_weights_of(method, *meant)).infer(images)
-    np.testing.assert_allclose(found[0], depth, rtol=PARITY)
-    np.testing.assert_allclose(found[1], sigma, rtol=PARITY, atol=ROUNDING)
+    for answers in (found, load_engine(made, "openvino", EngineOptions(threads=1)).infer(images)):
+        np.testing.assert_allclose(answers[0], depth, rtol=PARITY)
+        np.testing.assert_allclose(answers[1], sigma, rtol=PARITY, atol=ROUNDING)
     assert all(np.ptp(value) > 0.1 * np.median(value) for value in found)  # no constant, which anything would agree with
     for again in (first.infer(images), second.infer(images)):
         assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))
     if changes:
         assert not np.allclose(found[0], TorchEngine(method).infer(images)[0], rtol=0.01)
+    trt = pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
+    for precision in ("fp32", "fp16"):
+        assert len(build_plan(trt, prepare(made, precision), EngineOptions())) > 1e4
 
 
 def test_no_weight_is_touched(student: tuple[Method, Path]) -> None:
