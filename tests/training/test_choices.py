@@ -65,7 +65,7 @@ def pictures(count: int) -> np.ndarray:
 def test_the_exported_graph_samples_as_chosen_and_always_alike(
     tmp_path: Path, student: tuple[Method, Path], changes: tuple[str, ...], meant: tuple[Sequence[int], str, int, str]
 ) -> None:
-    """Against torch, built for these choices; bit for bit over runs and sessions; and TensorRT-RTX, where installed, builds it."""
+    """Against torch, built for these choices; bit for bit over runs and sessions; TensorRT-RTX, where installed, builds it."""
     method, checkpoint = student
     options = [part for change in changes for part in ("--set", change)]
     assert export.main([str(checkpoint), str(tmp_path / "mine"), *options]) == 0
