@@ -25,7 +25,7 @@ from training.checkpoint import load_method, save_checkpoint
 from training.config import TrainConfig
 from training.data.truth import open_evaluation_set
 from training.evaluate import TorchEngine, describe_method, evaluate, open_estimator
-from training.export import ExportError, calibrate_sigma, check_parity, export, main, provenance
+from training.export import ExportError, calibrate_sigma, check_parity, difference, export, main, provenance
 from training.methods import Method, Predictor
 
 Build = Callable[..., Method]
@@ -168,6 +168,17 @@ def test_a_graph_that_disagrees_is_refused(exported: Path, build: Build) -> None
     other = build("supervised").eval()
     with pytest.raises(ExportError, match=r"mine: model.onnx differs from torch by .* relative; expected below 0.001"):
         check_parity(other, bundles.load(exported))
+
+
+def test_a_sigma_below_three_hundredths_of_the_depth_is_compared_with_that() -> None:
+    """Where an image and its mirror agree, flip's sigma is the rounding error of two depths, and its relative error anything."""
+    depth = np.float32([[[10.0, 10.0]]])
+    reference = depth, np.float32([[[2.0, 0.01]]])
+    assert difference((depth, np.float32([[[2.0, 0.01006]]])), reference) == pytest.approx(2e-4, rel=1e-2)  # 60 um of 0.3 m
+    assert difference((depth, np.float32([[[2.0, 0.0106]]])), reference) == pytest.approx(2e-3, rel=1e-2)
+    assert difference((depth, np.float32([[[2.02, 0.01]]])), reference) == pytest.approx(1e-2, rel=1e-4)
+    assert difference((np.float32([[[10.02, 10.0]]]), reference[1]), reference) == pytest.approx(2e-3, rel=1e-3)
+    assert np.isnan(difference((depth, np.float32([[[np.nan, 0.01]]])), reference))
 
 
 @pytest.mark.parametrize("kind", [Restless, Unsure])
