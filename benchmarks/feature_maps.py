@@ -107,7 +107,7 @@ def draw(images: Tensor, nets: dict[str, dict[str, Tensor]], file: Path) -> None
     for axis, name in zip(axes[0], ("image", *PANELS), strict=True):
         axis.set_title(name, fontsize=9)
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=100)
+    figure.savefig(file, dpi=75)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
