@@ -40,14 +40,18 @@ def test_every_run_of_a_suite_is_judged_beside_the_mean_map(tmp_path: Path) -> N
 def test_every_run_of_a_suite_has_a_valid_configuration_of_its_own(name: str, tmp_path: Path) -> None:
     """A key that is renamed, or two runs that are the same one, would otherwise show after hours."""
     suite = SUITES[name]
-    assert not set(suite.first) & set(suite.runs)
-    runs = {run: overrides(suite, run, 7, tmp_path) for run in (*suite.first, *suite.runs)}
+    assert len(suite.all_runs) == len(suite.first) + len(suite.runs) + len(suite.then)
+    runs = {run: overrides(suite, run, 7, tmp_path) for run in suite.all_runs}
     configs = {run: load_config(ROOT / suite.config, changes) for run, changes in runs.items()}
     nowhere = [replace(config, run=replace(config.run, dir="")) for config in configs.values()]
     assert all(a != b for a, b in combinations(nowhere, 2))
     folders = {run_folder(tmp_path, run, 7) for run in runs}
     assert len(folders) == len(runs)
-    firsts = {run_folder(tmp_path, run, 7) for run in suite.first}
-    started = [Path(config.feature.checkpoint) for config in configs.values() if config.feature.checkpoint]
-    assert {file.parent for file in started} <= firsts
-    assert all(file.name == suite.judged for file in started)
+    done: set[Path] = set()
+    for stage in (suite.first, suite.runs, suite.then):
+        for run in stage:
+            config = configs[run]
+            started = [Path(p) for p in (config.feature.checkpoint, config.run.init, *config.method.teachers) if p]
+            assert {file.parent for file in started} <= done
+            assert all(file.name == suite.judged for file in started)
+        done |= {run_folder(tmp_path, run, 7) for run in stage}

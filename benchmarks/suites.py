@@ -1,0 +1,175 @@
+"""The suites of benchmarks/learning.py: runs that differ in one thing, and the images that judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.data.recording import Target
+from training.data.street import StreetConfig, kitti_camera
+from training.data.street.samples import StreetSamples, StreetTruth
+from training.data.truth import EvaluationSet, open_evaluation_set
+
+PLAIN = (  # the low-texture system without what is its own
+    "method.name=monodepth2", "method.smoothness_order=first", "network.decoder=monodepth2",
+    "network.last_relu_only=false", "network.pooled_shortcut=false",
+)  # fmt: skip
+
+STEREO = ("data.stereo=true", "data.offsets=[[]]")
+SMOOTHER = "method.smoothness_order=both"
+MULTI_SCALE = ("method.name=low_texture", "feature.levels=[0, 1, 2]", "feature.weight=1", "feature.detach=true")
+FEATURE_NET = ("method.name=feature_net", "data.street_views=[]")  # FeatDepth's auto-encoder by itself
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Runs that differ in what they learn from, and nothing else."""
+
+    config: str  # YAML that all share
+    runs: Mapping[str, tuple[str, ...]]  # name -> overrides; {folder} is the suite's, {seed} the run's own
+    open: Callable[[Path], EvaluationSet]  # folder of the real data -> the images that judge this suite's runs
+    first: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # runs that others start from, in {folder}/<name>_{seed}
+    then: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # runs that start from others
+    unjudged: frozenset[str] = frozenset()  # those that predict no depth
+    judged: str = "best.ckpt"  # by validation loss; last.ckpt where runs minimise different losses
+
+    @property
+    def all_runs(self) -> dict[str, tuple[str, ...]]:
+        """In the order in which they can be trained."""
+        return {**self.first, **self.runs, **self.then}
+
+
+def taught(*changes: str, by: str = "teacher") -> tuple[str, ...]:
+    """A diffusion student of another run of its suite and seed."""
+    return (f"method.teachers=[{{folder}}/{by}_{{seed}}/last.ckpt]", *changes)
+
+
+def unseen_worlds(name: str, each: int, scenes: Sequence[str], plain: float = StreetConfig.plain) -> EvaluationSet:
+    """`each` views per scene at 192x64, with the textures that training does not show; a share `plain` has none."""
+    targets: list[Target] = []
+    for scene in scenes:
+        world = StreetConfig(scene=scene, textures="test", plain=plain)
+        truth = StreetTruth(StreetSamples(kitti_camera(192, 64), each, seed=900, config=world), scene)
+        targets += [Target(truth, index) for index in range(len(truth))]
+    return EvaluationSet(name, tuple(targets))
+
+
+def unseen_plain_worlds(data: Path) -> EvaluationSet:
+    """Streets, rooms and grounds, half of them without texture; needs no data."""
+    return unseen_worlds("unseen plain worlds", 32, ("street", "room", "ground"), plain=0.5)
+
+
+SUITES: dict[str, Suite] = {
+    "streets": Suite(
+        "benchmarks/learning_streets.yaml",
+        {
+            "supervised": ("method.name=supervised",),
+            "stereo": ("data.street_views=[right]",),
+            "mono, known poses": ("data.street_views=[before, after]",),
+            "mono, learned poses": (
+                "data.street_views=[before, after]",
+                "data.known_poses=false",
+                "method.normalise_disparity=true",
+            ),
+        },
+        lambda data: unseen_worlds("unseen streets", 96, ["street"]),
+    ),
+    "kitti": Suite(
+        "benchmarks/learning_kitti.yaml",
+        {
+            "M, learned poses": ("data.known_poses=false", "method.normalise_disparity=true"),
+            "M, known poses": (),
+            "S": STEREO,
+            "MS, learned poses": ("data.stereo=true", "data.known_poses=false"),
+            "MS, known poses": ("data.stereo=true",),
+        },
+        lambda data: open_evaluation_set(data / "kitti2015_stereo"),
+    ),
+    "kitti_features": Suite(
+        "benchmarks/learning_kitti.yaml",
+        {
+            "S, photometric": (*STEREO, SMOOTHER),
+            "S, FeatDepth": (*STEREO, SMOOTHER, "method.name=featdepth"),
+            "S, low-texture loss": (*STEREO, SMOOTHER, *MULTI_SCALE),
+            "M, photometric": (SMOOTHER,),
+            "M, FeatDepth": (SMOOTHER, "method.name=featdepth"),
+            "M, low-texture loss": (SMOOTHER, *MULTI_SCALE),
+            "MS, photometric": ("data.stereo=true", SMOOTHER),
+            "MS, FeatDepth": ("data.stereo=true", SMOOTHER, "method.name=featdepth"),
+            "MS, low-texture loss": ("data.stereo=true", SMOOTHER, *MULTI_SCALE),
+        },
+        lambda data: open_evaluation_set(data / "kitti2015_stereo"),
+    ),
+    "featdepth": Suite(
+        "benchmarks/learning_featdepth.yaml",
+        {
+            "photometric alone": ("method.name=monodepth2",),
+            "+ features, L_rec": ("feature.discriminative=0", "feature.convergent=0"),
+            "+ L_dis": ("feature.convergent=0",),
+            "+ L_cvt": ("feature.discriminative=0",),
+            "+ both (FeatDepth)": (),
+            "the same, frozen": ("feature.checkpoint={folder}/feature_net_{seed}/last.ckpt",),
+            "the same, three levels": ("feature.levels=[0, 1, 2]",),
+            "the same, weight .1": ("feature.weight=0.1",),
+        },
+        unseen_plain_worlds,
+        first={
+            "feature_net": FEATURE_NET,
+            "feature_net L_rec": (*FEATURE_NET, "feature.discriminative=0", "feature.convergent=0"),  # for landscape.py
+        },
+        unjudged=frozenset({"feature_net", "feature_net L_rec"}),
+        judged="last.ckpt",
+    ),
+    "low_texture": Suite(
+        "benchmarks/learning_low_texture.yaml",
+        {
+            "baseline": PLAIN,
+            "ReLU in last blocks": (*PLAIN, "network.last_relu_only=true"),
+            "max-pool shortcut": (*PLAIN, "network.pooled_shortcut=true"),
+            "nested skips": (*PLAIN, "network.decoder=nested"),
+            "smoothness, second": (*PLAIN, "method.smoothness_order=second"),
+            "smoothness, both": (*PLAIN, "method.smoothness_order=both"),
+            "features, one scale": (*PLAIN, "method.name=low_texture", "feature.levels=[0]"),
+            "features, three": (*PLAIN, "method.name=low_texture"),
+            "all together": (),
+        },
+        unseen_plain_worlds,
+        judged="last.ckpt",
+    ),
+    "monodiffusion": Suite(
+        "benchmarks/learning_monodiffusion.yaml",
+        {
+            "teacher, longer": ("method.name=monodepth2", "run.init={folder}/teacher_{seed}/last.ckpt"),
+            "student": taught(),
+            "no coarse to fine": taught("diffusion.steps=[3]", "diffusion.train_steps=[150]"),
+            "no masked pass": taught("diffusion.masked=0"),
+            "masked in blocks": taught("diffusion.mask_block=4"),
+            "no distillation": taught("diffusion.distillation=0"),
+            "no filter": taught("diffusion.filter=none"),
+            "strict filter": taught("diffusion.filter=strict"),
+            "one denoiser": taught("diffusion.shared_denoiser=true"),
+            "fresh noise": taught("diffusion.fresh_noise=true"),
+            "no cue": taught("diffusion.geometric_cue=false"),
+            "no diffusion": taught("diffusion.prediction=direct", "method.sigma=flip"),
+            "ends in noise": taught("diffusion.prediction=v", "diffusion.spacing=trailing", "diffusion.zero_terminal=true"),
+            "centred logits": taught("diffusion.centre=-2.5"),
+            "of a larger teacher": taught(by="larger_teacher"),
+        },
+        lambda data: unseen_worlds("unseen streets", 96, ("street",)),
+        first={
+            "teacher": ("method.name=monodepth2", "run.max_steps=600"),
+            "larger teacher": ("method.name=monodepth2", "run.max_steps=600", "network.decoder=monodepth2"),
+        },
+        then={
+            "few steps": taught(
+                "diffusion.steps=[1, 1, 1]",
+                "diffusion.spacing=trailing",
+                "method.sigma=samples",
+                "run.init={folder}/student_{seed}/last.ckpt",
+                by="student",
+            ),
+        },
+        judged="last.ckpt",
+    ),
+}
