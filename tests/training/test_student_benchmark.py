@@ -1,0 +1,54 @@
+"""The benchmark of a trained diffusion student as it is run, on networks of one step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from trainer_runs import train_here
+
+from benchmarks.student import CHOICES, main
+
+ONE_STEP = """
+data: {source: street, street_samples: 4, street_views: [right], width: 192, height: 64, workers: 0}
+method: {name: %s, supervised: 0, teachers: %s}
+network: {encoder: resnet18, pretrained: none}
+optim: {batch_size: 2}
+run: {max_steps: 1, accelerator: cpu, dir: %s}
+"""
+
+
+def trained(folder: Path, method: str, teachers: str = "[]") -> Path:
+    folder.mkdir()
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(ONE_STEP % (method, teachers, folder / "run"))
+    return train_here(recipe) / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("networks") / "teacher", "monodepth2")
+
+
+def test_choices_are_judged_timed_and_counted(tmp_path: Path, teacher: Path) -> None:
+    student = trained(tmp_path / "student", "monodiffusion", f"[{teacher}]")
+    assert set(CHOICES) > {"as trained", "1 step each"}
+    assert (
+        main([str(student), str(teacher), "--choices", "as trained", "1 step each", "--seconds", "0", "--out", str(tmp_path)])
+        == 0
+    )
+    report = json.loads((tmp_path / "student.json").read_text())
+    assert -1 <= report["error_correlation"] <= 1
+    trained_row, few = report["rows"]["as trained"], report["rows"]["1 step each"]
+    assert set(report["rows"]) == {"teacher", "as trained", "1 step each"}
+    assert trained_row["abs_rel"] > 0
+    assert few["ms"]["p50"] > 0
+    # A call of a denoiser is 2592 multiply-adds per pixel: 3, 4 and 5 calls once, and one at each scale for four samples.
+    calls = (3 + 4 / 4 + 5 / 16) - 4 * (1 + 1 / 4 + 1 / 16)
+    assert trained_row["gmac"] - few["gmac"] == pytest.approx(2592 * 192 * 64 * calls / 1e9, abs=0.02)
+
+
+def test_a_teacher_alone_has_no_such_choices(tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(teacher), str(teacher), "--choices", "5 steps each", "--out", str(tmp_path)]) == 1
+    assert "training has decided it" in capsys.readouterr().err
