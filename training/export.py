@@ -45,7 +45,7 @@ STATED = (  # of the scores, in bundle.yaml
 ONE_SIGMA = 0.6827  # share of a normal distribution within one standard deviation
 PARITY = 1e-3  # largest relative difference in depth and sigma between torch and the exported graph
 # Smaller shares of the depth count as this: a sigma that is the difference of two depths has their rounding errors.
-LEAST_COMPARED = 0.03
+LEAST_COMPARED = 0.01
 
 
 class ExportError(Exception):

@@ -33,6 +33,9 @@ class Board:
     half_height: float = 0.5
 
 
+BOARD = Board()
+
+
 def look(rays: Array, origin: Array, board: Board) -> tuple[Array, NDArray[np.int64]]:
     """Depth along each ray (N, 3), whose own depth is 1, from `origin`, and what it meets: 0 wall, 1 ground, 2 board."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -117,7 +120,7 @@ class Pair:
         return tuple(shape.reshape(HEIGHT, WIDTH) for shape in shapes)
 
 
-def pair_of(world_T_source: Array, before: Board = Board(), after: Board = Board()) -> Pair:  # noqa: B008
+def pair_of(world_T_source: Array, before: Board = BOARD, after: Board = BOARD) -> Pair:
     target, target_shows = render(K, np.eye(4), before)
     source, source_shows = render(OTHER_K, world_T_source, after)
     return Pair(target, source, target_shows, source_shows, world_T_source, after)

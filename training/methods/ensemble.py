@@ -34,9 +34,13 @@ class Ensemble(Predictor):
         for member in members:
             if isinstance(member.uncertainty, Flip):
                 member.uncertainty = Uncertainty()
-        self.metric = first.metric
         self.focal.copy_(first.focal)
         self.members = nn.ModuleList(members)
+
+    @property
+    def metric(self) -> bool:
+        """See Predictor; all members are alike in it."""
+        return all(member.metric for member in self.members)
 
     @property
     def refined(self) -> bool:

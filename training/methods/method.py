@@ -22,13 +22,17 @@ class Predictor(nn.Module):
 
     focal: Tensor  # (2,) fx, fy [px] of the training camera at the network's input size
     sigma_calibration: Tensor  # () factor on sigma, fitted at export
-    metric: bool = True  # false: depth is true up to one factor
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("focal", torch.ones(2))
         self.register_buffer("sigma_calibration", torch.ones(()))
+
+    @property
+    def metric(self) -> bool:
+        """Whether depth is in metres; if not, it is true up to one factor."""
+        return True
 
     @property
     def refined(self) -> bool:

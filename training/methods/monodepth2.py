@@ -21,7 +21,7 @@ class Monodepth2(Method):
         self.pose_net = build_pose_net(config.network, config.data.width) if config.data.learns_pose else None
 
     @property
-    def metric(self) -> bool:  # type: ignore[override]
+    def metric(self) -> bool:
         """See Predictor."""
         return self.learns_metres
 

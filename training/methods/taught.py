@@ -25,7 +25,7 @@ class Taught(Method):
         self.teachers: list[Predictor] = []
 
     @property
-    def metric(self) -> bool:  # type: ignore[override]
+    def metric(self) -> bool:
         """See Predictor: whatever the losses know of metres, depth is as its teachers'."""
         return bool(self.taught_metres)
 
