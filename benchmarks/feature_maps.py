@@ -9,28 +9,24 @@ the features so that nets can be compared; on plain and on textured surfaces of 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.feature_nets import SCENES, SIZE, as_tensor, command_line, open_feature_nets, world
 from benchmarks.report import describe_run, write_report
-from depth_ros.types import InputError
-from training.checkpoint import load_method
 from training.config import ConfigError
-from training.data.street import Street, StreetConfig, kitti_camera
+from training.data.street import kitti_camera
 from training.feature_losses import shrink
 from training.networks.feature_net import FeatureNet
 
-SCENES = ("street", "room", "ground")
-SIZE = (192, 64)
 PANELS = ("components", "|d phi|", "|d2 phi|")
 
 
@@ -38,20 +34,11 @@ def render(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Images (B, 3, H, W) in [0, 1] and where their surfaces are plain (B, 1, H, W); scenes take turns."""
     images, plain = [], []
     for index in range(count):
-        street = Street(seed + index, StreetConfig(scene=SCENES[index % len(SCENES)], plain=0.7, textures="test"))
+        street = world(index, seed)
         view = street.render(kitti_camera(*SIZE), street.pose(1.0), 1.0)
-        images.append(torch.from_numpy(view.image).permute(2, 0, 1).float() / 255)
+        images.append(as_tensor(view.image))
         plain.append(torch.from_numpy(view.plain)[None].float())
     return torch.stack(images), torch.stack(plain)
-
-
-def open_feature_net(path: str) -> FeatureNet:
-    """Raises ConfigError where the checkpoint's method has none."""
-    method = load_method(path)
-    net = getattr(method, "feature_net", None)
-    if net is None:
-        raise ConfigError(f"{path} is of method {method.config.method.name}, which trained no FeatureNet; expected feature_net")
-    return net.eval()
 
 
 def steepness(features: Tensor, order: int) -> Tensor:
@@ -90,9 +77,6 @@ def look(net: FeatureNet, images: Tensor, plain: Tensor) -> tuple[dict[str, Any]
 
 def draw(images: Tensor, nets: dict[str, dict[str, Tensor]], file: Path) -> None:
     """One row per net, one group of panels per scene; the brightest slope is the 98th percentile of the first net's."""
-    from matplotlib.figure import Figure
-
-    mpl.use("Agg")
     scenes = SCENES[:2]
     figure = Figure(figsize=(2.4 * (1 + len(PANELS)) + 1.6, 0.4 + 0.8 * len(scenes) * len(nets)), layout="constrained")
     axes = figure.subplots(len(scenes) * len(nets), 1 + len(PANELS), squeeze=False)
@@ -112,20 +96,15 @@ def draw(images: Tensor, nets: dict[str, dict[str, Tensor]], file: Path) -> None
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("nets", nargs="+", metavar="NAME=CHECKPOINT", help="of feature_net, featdepth or low_texture")
-    parser.add_argument("--count", type=int, default=24, help="images (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=700, help="of the worlds (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of feature_maps.json")
-    parser.add_argument("--figure", type=Path, default=Path("docs/feature_maps.png"), help="(default: %(default)s)")
-    options = parser.parse_args(arguments)
+    options = command_line(__doc__, "feature_maps", nets="+").parse_args(arguments)
     torch.set_num_threads(1)
-    images, plain = render(options.count, options.seed)
     try:
-        seen = {name: look(open_feature_net(path), images, plain) for name, path in (n.split("=", 1) for n in options.nets)}
-    except (ConfigError, InputError, OSError) as error:
+        nets = open_feature_nets(options.nets)
+    except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    images, plain = render(options.count, options.seed)
+    seen = {name: look(net, images, plain) for name, net in nets.items()}
     for name, (figures, _) in seen.items():
         print(name, figures)
     report = describe_run("feature_maps.py", arguments) | {"nets": {name: figures for name, (figures, _) in seen.items()}}

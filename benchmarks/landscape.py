@@ -1,6 +1,6 @@
 """What the errors that train depth look like on surfaces without texture, with no depth network in between.
 
-    python benchmarks/landscape.py NAME=FEATURE_NET.ckpt... [--out benchmarks/results] [--figure docs/landscape.png]
+    python benchmarks/landscape.py NAME=CHECKPOINT... [--out benchmarks/results] [--figure docs/landscape.png]
 
 Stereo pairs of procedural worlds with plain walls, floors and grounds, rendered with several strengths of sensor noise. The true
 depth of every pixel is multiplied by one factor after the other: the photometric error and the feature-metric error of
@@ -10,7 +10,6 @@ reached by following it from a wrong depth, block by block of 2x2 pixels, is the
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,19 +24,17 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.feature_nets import SIZE, as_tensor, command_line, open_feature_nets, world
 from benchmarks.report import describe_run, write_report
-from training.checkpoint import load_method
 from training.config import ConfigError
-from training.data.street import Street, StreetConfig, kitti_camera
+from training.data.street import kitti_camera
 from training.data.street.samples import BASELINE_M
 from training.feature_losses import feature_metric_error
 from training.geometry import warp
 from training.losses import photometric_error
-from training.methods.featdepth import FeatureNetAlone
 from training.networks.feature_net import FeatureNet
 
 NOISES = (0.0, 2.0, 5.0)  # [grey levels]
-SCENES = ("street", "room", "ground")
 LEAST_PARALLAX = 2.0  # [px]: a pixel with less says nothing at this size
 FACTORS = np.exp(np.linspace(-np.log(2), np.log(2), 41))  # times the true depth
 STARTS = (0.7, 1.4)  # factors
@@ -58,33 +55,28 @@ class Pairs:
     groups: Mapping[str, Tensor]  # plain, textured -> (B, 1, H, W) bool: the pixels near enough and seen by both cameras
 
 
-def render_pairs(noise: float, count: int, seed: int, size: tuple[int, int] = (192, 64)) -> Pairs:
-    """`count` pairs of (width, height) [px] with sensor noise of standard deviation `noise` [grey levels]."""
-    camera = kitti_camera(*size)
+def render_pairs(noise: float, count: int, seed: int) -> Pairs:
+    """`count` pairs with sensor noise of standard deviation `noise` [grey levels]."""
+    camera = kitti_camera(*SIZE)
     lefts, rights, depths, plain, baselines = [], [], [], [], []
     for index in range(count):
-        scene = SCENES[index % len(SCENES)]
-        street = Street(seed + index, StreetConfig(scene=scene, plain=0.7, noise=noise, textures="test"))
+        street = world(index, seed, noise)
         aside = np.eye(4)
-        aside[0, 3] = BASELINE_M[scene]
+        aside[0, 3] = baseline = BASELINE_M[street.config.scene]
         left, right = (street.render(camera, pose, 1.0) for pose in (street.pose(1.0), street.pose(1.0) @ aside))
-        lefts.append(_image(left.image))
-        rights.append(_image(right.image))
+        lefts.append(as_tensor(left.image))
+        rights.append(as_tensor(right.image))
         depths.append(np.minimum(left.depth, 1e3))
         plain.append(left.plain)
-        baselines.append(BASELINE_M[scene])
+        baselines.append(baseline)
     depth, is_plain = (torch.from_numpy(np.stack(maps))[:, None] for maps in (depths, plain))
     parallax = camera.fx * torch.tensor(baselines)[:, None, None, None] / depth
-    judged = (parallax > LEAST_PARALLAX) & (torch.arange(size[0]) - 2 * parallax > 0)
+    judged = (parallax > LEAST_PARALLAX) & (torch.arange(SIZE[0]) - 2 * parallax > 0)
     right_T_left = torch.eye(4).repeat(count, 1, 1)
     right_T_left[:, 0, 3] = -torch.tensor(baselines)
     K = torch.from_numpy(camera.K).float().expand(count, -1, -1)
     groups = {"plain": judged & is_plain, "textured": judged & ~is_plain}
     return Pairs(torch.stack(lefts), torch.stack(rights), depth, K, right_T_left, groups)
-
-
-def _image(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
 def photometric(pairs: Pairs) -> Error:
@@ -103,20 +95,6 @@ def feature_metric(pairs: Pairs, net: FeatureNet) -> Error:
         return F.interpolate(found, size=depth.shape[-2:], mode="nearest")
 
     return error
-
-
-def open_feature_nets(named: Sequence[str]) -> dict[str, FeatureNet]:
-    """The FeatureNets of NAME=CHECKPOINT. Raises ConfigError."""
-    nets = {}
-    for text in named:
-        name, equals, path = text.partition("=")
-        if not equals:
-            raise ConfigError(f"{text}; expected NAME=CHECKPOINT")
-        method = load_method(path)
-        if not isinstance(method, FeatureNetAlone):
-            raise ConfigError(f"{path} is of method {method.config.method.name}; expected one of feature_net")
-        nets[name] = method.feature_net
-    return nets
 
 
 def landscape(pairs: Pairs, error: Error) -> dict[str, dict[str, Any]]:
@@ -179,13 +157,7 @@ def draw(results: dict[str, Any], file: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("nets", nargs="*", metavar="NAME=FEATURE_NET.ckpt", help="checkpoints of method feature_net")
-    parser.add_argument("--count", type=int, default=24, help="stereo pairs (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=700, help="of the worlds (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of landscape.json")
-    parser.add_argument("--figure", type=Path, default=Path("docs/landscape.png"), help="(default: %(default)s)")
-    options = parser.parse_args(arguments)
+    options = command_line(__doc__, "landscape").parse_args(arguments)
     torch.set_num_threads(1)
     try:
         nets = open_feature_nets(options.nets)

@@ -48,3 +48,5 @@ def test_a_method_without_feature_net_is_refused(tmp_path: Path, capsys: pytest.
     checkpoint = train_here(recipe(tmp_path, other)) / "last.ckpt"
     assert main([f"it={checkpoint}", "--out", str(tmp_path)]) == 1
     assert "is of method supervised, which trained no FeatureNet" in capsys.readouterr().err
+    assert main([str(checkpoint), "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"error: {checkpoint}; expected NAME=CHECKPOINT\n"
