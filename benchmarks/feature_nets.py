@@ -41,7 +41,8 @@ def open_feature_nets(named: Sequence[str]) -> dict[str, FeatureNet]:
         net = getattr(method, "feature_net", None)
         if net is None:
             raise ConfigError(
-                f"{path} is of method {method.config.method.name}, which trained no FeatureNet; expected feature_net or featdepth"
+                f"{path} is of method {method.config.method.name}, which trained no FeatureNet; "
+                "expected one that did: feature_net, featdepth, low_texture"
             )
         nets[name] = net.eval()
     return nets
@@ -50,7 +51,7 @@ def open_feature_nets(named: Sequence[str]) -> dict[str, FeatureNet]:
 def command_line(description: str | None, name: str, nets: str = "*") -> argparse.ArgumentParser:
     """The arguments of a benchmark called `name`, which writes `name`.json and draws `name`.png."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("nets", nargs=nets, metavar="NAME=CHECKPOINT", help="of method feature_net or featdepth")
+    parser.add_argument("nets", nargs=nets, metavar="NAME=CHECKPOINT", help="of method feature_net, featdepth or low_texture")
     parser.add_argument("--count", type=int, default=24, help="views (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=700, help="of the worlds (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help=f"folder of {name}.json")

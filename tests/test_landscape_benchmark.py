@@ -64,7 +64,7 @@ def test_what_is_no_feature_net_is_refused_in_one_line(tmp_path: Path, capsys: p
     complaints = {
         "alone": "alone; expected NAME=CHECKPOINT",
         f"gone={tmp_path / 'gone.ckpt'}": "gone.ckpt: no such checkpoint",
-        f"depth={depth}": f"{depth} is of method supervised, which trained no FeatureNet; expected feature_net or featdepth",
+        f"depth={depth}": f"{depth} is of method supervised, which trained no FeatureNet; expected one that did: feature_net",
     }
     for net, complaint in complaints.items():
         capsys.readouterr()

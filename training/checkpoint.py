@@ -112,12 +112,16 @@ def load_method(path: Path | str, changes: Sequence[str] = ()) -> Learner:
 def _chosen(trained: TrainConfig, changes: Sequence[str], path: Path) -> TrainConfig:
     """The configuration with what is chosen after training. Raises ConfigError."""
     config, kind = override(trained, changes), method_type(trained)
+    idle = kind.idle_choices(config)
     for change in changes:
-        if change.partition("=")[0] not in kind.choices:
+        key = change.partition("=")[0]
+        if key not in kind.choices:
             raise ConfigError(
                 f"--set {change}: training has decided it; of {path} (method {trained.method.name}) may be chosen: "
                 f"{', '.join(kind.choices) or 'nothing'}"
             )
+        if key in idle:
+            raise ConfigError(f"--set {change}: changes nothing of {path}, because {idle[key]}; leave it out")
     if issubclass(kind, Method):
         before, now = (c.method.sigma or kind.default_sigma for c in (trained, config))
         if not build_uncertainty(now).serves(build_uncertainty(before)):

@@ -31,8 +31,10 @@ FEW = ("diffusion.steps=[1,1,1]", "diffusion.spacing=trailing", "diffusion.sampl
 @pytest.fixture
 def student(request: pytest.FixtureRequest, tmp_path: Path, build: Build, tiny_encoder: None) -> tuple[Method, Path]:
     """An untrained MonoDiffusion, of the paper's diffusion or the parameter's, and its checkpoint as training.train leaves it."""
-    sections = {"network": {"encoder": "tiny"}, "data": {"width": 96, "height": 32}, "diffusion": getattr(request, "param", {})}
-    method = build("monodiffusion", method={"teachers": ["teacher.ckpt"]}, **sections).eval()
+    diffusion = getattr(request, "param", {})
+    sections = {"network": {"encoder": "tiny"}, "data": {"width": 96, "height": 32}, "diffusion": diffusion}
+    sigma = "flip" if diffusion.get("prediction") == "direct" else ""  # the only one that the control has
+    method = build("monodiffusion", method={"teachers": ["teacher.ckpt"], "sigma": sigma}, **sections).eval()
     path = tmp_path / "best.ckpt"
     save_checkpoint(path, {"average": AveragedModel(method, use_buffers=True)}, method.config, 12, 1.0)
     return method, path
@@ -105,6 +107,7 @@ def test_no_weight_is_touched(student: tuple[Method, Path]) -> None:
         ([FEW[0], FEW[3], "network.max_depth=50"], "--set network.max_depth=50: training has decided it"),
         (["diffusion.step=[1]"], "--set diffusion.step=.1.: diffusion: unknown key 'step'; did you mean 'steps'?"),
         (["diffusion.samples=0"], "--set diffusion.samples=0: diffusion.samples is 0; expected 1 or more"),
+        (["diffusion.samples=8"], "samples=8: changes nothing of .*best.ckpt, because method.sigma is not samples"),
         (["samples=8"], "--set samples=8: expected section.key=value"),
         (["diffusion.steps=[5]"], "diffusion.steps is .5,. and diffusion.train_steps .150, 200, 250.; expected one of each"),
         (["diffusion.steps=[151,1,1]"], "no more steps than the schedule has"),
@@ -118,6 +121,13 @@ def test_what_training_has_decided_is_refused(student: tuple[Method, Path], chan
     with pytest.raises(ConfigError, match=message) as error:
         load_method(student[1], changes)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("student", [{"prediction": "direct"}], indirect=True)
+@pytest.mark.parametrize("change", ["diffusion.steps=[1,1,1]", "diffusion.spacing=trailing", "diffusion.samples=8"])
+def test_the_control_without_diffusion_has_no_steps_to_choose(student: tuple[Method, Path], change: str) -> None:
+    with pytest.raises(ConfigError, match=r"changes nothing of .*best.ckpt, because it was trained without diffusion"):
+        load_method(student[1], [change])
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,11 @@ class Learner(Predictor):
 
     choices: tuple[str, ...] = ()  # keys of the configuration that may change after training: no weight depends on them
 
+    @classmethod
+    def idle_choices(cls, config: TrainConfig) -> dict[str, str]:
+        """Those of `choices` that change nothing where the rest is as in `config`, and why. None by default."""
+        return {}
+
     @property
     def passes(self) -> tuple[str, ...]:
         """Names of the methods that give losses; the optimiser takes a step for each of them, in turn, on every batch."""

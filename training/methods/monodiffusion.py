@@ -44,6 +44,13 @@ class MonoDiffusion(Taught, Monodepth2):
             )
         return DiffusionNet(self.config)
 
+    @classmethod
+    def idle_choices(cls, config: TrainConfig) -> dict[str, str]:
+        """See Learner."""
+        if config.diffusion.prediction == "direct":
+            return {key: "it was trained without diffusion" for key in cls.choices if key.startswith("diffusion.")}
+        return {} if config.method.sigma == "samples" else {"diffusion.samples": "method.sigma is not samples"}
+
     @property
     def passes(self) -> tuple[str, ...]:
         """See Learner."""
