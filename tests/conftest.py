@@ -72,15 +72,17 @@ class System(NamedTuple):
     sigma: np.ndarray
 
 
-SYSTEMS = {  # each recipe's own network; one with the likelihood's sigma, the other as a self-taught student; how far they spread
+SYSTEMS = {  # a recipe each: how far its heads spread, and what else is chosen: a learned sigma, a self-taught student
     "featdepth": (100.0, "method.sigma=log"),
     "low_texture": (20.0, "method.name=self_teaching", "method.teachers=[teacher.ckpt]"),
+    "monodiffusion": (3.0,),
+    "monodiffusion_few_steps": (10.0,),
 }
 
 
 @pytest.fixture(scope="session", params=SYSTEMS)
 def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> System:
-    """FeatDepth and the low-texture system, untrained and small, with heads that spread depth and sigma."""
+    """FeatDepth, the low-texture system and MonoDiffusion, untrained and small, with heads that spread depth and sigma."""
     torch, methods = pytest.importorskip("torch"), pytest.importorskip("training.methods")
     from training.config import load_config
     from training.evaluate import TorchEngine, describe_method
