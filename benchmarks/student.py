@@ -1,10 +1,12 @@
 """A trained diffusion student beside its teacher: what choices at export do to depth, sigma and time, and whose errors it has.
 
-    python benchmarks/student.py STUDENT.ckpt TEACHER.ckpt [--out benchmarks/results]
+    python benchmarks/student.py STUDENT.ckpt TEACHER.ckpt [--beside NAME=CHECKPOINT[+CHECKPOINT...] ...]
 
 Judged on the images of the suite `monodiffusion` (benchmarks/suites.py): sigma is calibrated on every other image, the rest
-judges. Time is that of one image through the exported graph, ONNX Runtime on one thread. `error_correlation` is that of the
-student's and the teacher's errors of log depth, pixel by pixel, each image's median error taken off.
+judges, as they are and with a square of each covered (`covered`, benchmarks/holes.py). Time is that of one image through the
+exported graph, ONNX Runtime on one thread. `error_correlation` is that of the student's and the teacher's errors of log depth,
+pixel by pixel, each image's median error taken off. Other models, or ensembles of several, stand beside; the figure shows all
+but the choices.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import holes
 from benchmarks.engine_run import measure
 from benchmarks.learning import PROTOCOL
 from benchmarks.report import describe_run, write_report
@@ -32,13 +35,12 @@ from training.checkpoint import load_method
 from training.config import ConfigError
 from training.data.truth import EvaluationSet
 from training.evaluate import Model, TorchEngine, describe_method
-from training.export import ExportError, calibrate_sigma, export
+from training.export import ExportError, calibrate_sigma, export, load_predictor
 from training.judging.judge import judge_set
 from training.methods import Predictor
 
 TRAILING = "diffusion.spacing=trailing"
 CHOICES: dict[str, tuple[str, ...]] = {
-    "as trained": (),
     "5 steps each": ("diffusion.steps=[5, 5, 5]",),
     "2 steps each": ("diffusion.steps=[2, 2, 2]", TRAILING),
     "1 step each": ("diffusion.steps=[1, 1, 1]", TRAILING, "method.sigma=samples"),
@@ -50,16 +52,29 @@ CHOICES: dict[str, tuple[str, ...]] = {
 FIGURES = ("abs_rel", "abs_rel_median_scaled", "rmse", "delta1", "ause_abs_rel", "aurg_abs_rel", "coverage_1sigma", "nll")
 
 
-def judged(method: Predictor, dataset: EvaluationSet) -> dict[str, float]:
-    """FIGURES on every other image, with sigma calibrated on the rest."""
+def judged(method: Predictor, dataset: EvaluationSet) -> dict[str, Any]:
+    """FIGURES and holes.score() on every other image, with sigma calibrated on the rest; the method keeps the calibration."""
     method.sigma_calibration.mul_(calibrate_sigma(method, dataset.every_second(0)))
-    found = judge_set(open_candidate(method), dataset.every_second(1), PROTOCOL).scores
-    return {name: round(found[name], 5) for name in FIGURES if name in found}
+    candidate, rest = open_candidate(method), dataset.every_second(1)
+    found, covered = judge_set(candidate, rest, PROTOCOL).scores, holes.score(candidate, rest)
+    scores = {name: round(found[name], 5) for name in FIGURES if name in found}
+    return scores | {"covered": {name: round(value, 5) for name, value in covered.items()}}
 
 
 def open_candidate(method: Predictor) -> Model:
     """A method behind the robot's own code, as judges want it."""
     return Model(Estimator(describe_method(method, "student"), TorchEngine(method)))
+
+
+def open_beside(named: Sequence[str]) -> dict[str, Predictor]:
+    """The models of NAME=CHECKPOINT[+CHECKPOINT...]. Raises ConfigError."""
+    models = {}
+    for text in named:
+        name, equals, paths = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--beside {text}; expected NAME=CHECKPOINT")
+        models[name] = load_predictor([Path(path) for path in paths.split("+")])
+    return models
 
 
 def timed(method: Predictor, seconds: float) -> dict[str, Any]:
@@ -90,14 +105,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("student", type=Path, help="checkpoint of method monodiffusion")
     parser.add_argument("teacher", type=Path, help="checkpoint of its teacher")
     parser.add_argument("--choices", nargs="+", choices=CHOICES, default=list(CHOICES), help="(default: all)")
+    parser.add_argument("--beside", nargs="+", default=[], metavar="NAME=CHECKPOINT[+CHECKPOINT...]", help="other models")
     parser.add_argument("--seconds", type=float, default=5.0, help="of timing per choice (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of student.json")
+    parser.add_argument("--figure", type=Path, default=Path("docs/student.png"), help="(default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
         dataset = SUITES["monodiffusion"].open(Path())
         student, teacher = load_method(options.student), load_method(options.teacher)
         correlation = float(np.corrcoef(log_errors(student, dataset), log_errors(teacher, dataset))[0, 1])
-        rows = {"teacher": judged(teacher, dataset)}
+        shown = {"teacher": teacher, "student": student, **open_beside(options.beside)}
+        rows = {name: judged(method, dataset) for name, method in shown.items()}
+        rows["student"] |= timed(student, options.seconds)
         for name in options.choices:
             method = load_method(options.student, CHOICES[name])
             rows[name] = judged(method, dataset) | timed(method, options.seconds)
@@ -107,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     report = describe_run("student.py", arguments) | {"protocol": PROTOCOL.describe()}
     write_report(report | {"error_correlation": round(correlation, 4), "rows": rows}, options.out / "student.json")
+    holes.draw({name: open_candidate(method) for name, method in shown.items()}, dataset.every_second(1), options.figure)
     return 0
 
 

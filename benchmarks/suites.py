@@ -45,6 +45,11 @@ def taught(*changes: str, by: str = "teacher") -> tuple[str, ...]:
     return (f"method.teachers=[{{folder}}/{by}_{{seed}}/last.ckpt]", *changes)
 
 
+def trained_on(*changes: str) -> tuple[str, ...]:
+    """The teacher of the suite and seed, trained on for as long as a student."""
+    return ("method.name=monodepth2", "run.init={folder}/teacher_{seed}/last.ckpt", *changes)
+
+
 def unseen_worlds(name: str, each: int, scenes: Sequence[str], plain: float = StreetConfig.plain) -> EvaluationSet:
     """`each` views per scene at 192x64, with the textures that training does not show; a share `plain` has none."""
     targets: list[Target] = []
@@ -140,7 +145,11 @@ SUITES: dict[str, Suite] = {
     "monodiffusion": Suite(
         "benchmarks/learning_monodiffusion.yaml",
         {
-            "teacher, longer": ("method.name=monodepth2", "run.init={folder}/teacher_{seed}/last.ckpt"),
+            "teacher, longer": trained_on(),
+            "teacher, Log": trained_on("method.sigma=log"),
+            "teacher, Drop": trained_on("method.sigma=dropout"),
+            "teacher, Snap": trained_on("optim.schedule=cyclic", "run.cycles=3"),
+            "teacher, Self": (*trained_on(), "method.name=self_teaching", *taught()),
             "student": taught(),
             "no coarse to fine": taught("diffusion.steps=[3]", "diffusion.train_steps=[150]"),
             "no masked pass": taught("diffusion.masked=0"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from trainer_runs import train_here
 
-from benchmarks.student import CHOICES, main
+from benchmarks.student import main
 
 ONE_STEP = """
 data: {source: street, street_samples: 4, street_views: [right], width: 192, height: 64, workers: 0}
@@ -33,15 +33,16 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_choices_are_judged_timed_and_counted(tmp_path: Path, teacher: Path) -> None:
     student = trained(tmp_path / "student", "monodiffusion", f"[{teacher}]")
-    assert set(CHOICES) > {"as trained", "1 step each"}
-    assert (
-        main([str(student), str(teacher), "--choices", "as trained", "1 step each", "--seconds", "0", "--out", str(tmp_path)])
-        == 0
-    )
+    figure, beside = tmp_path / "it.png", f"two of them={teacher}+{teacher}"
+    options = ["--choices", "1 step each", "--beside", beside, "--seconds", "0", "--out", str(tmp_path), "--figure", str(figure)]
+    assert main([str(student), str(teacher), *options]) == 0
+    assert figure.stat().st_size > 10_000
     report = json.loads((tmp_path / "student.json").read_text())
     assert -1 <= report["error_correlation"] <= 1
-    trained_row, few = report["rows"]["as trained"], report["rows"]["1 step each"]
-    assert set(report["rows"]) == {"teacher", "as trained", "1 step each"}
+    trained_row, few = report["rows"]["student"], report["rows"]["1 step each"]
+    assert set(report["rows"]) == {"teacher", "student", "two of them", "1 step each"}
+    assert report["rows"]["two of them"]["abs_rel"] == pytest.approx(report["rows"]["teacher"]["abs_rel"], rel=0.05)
+    assert all(0 <= row["covered"]["told"] <= 1 for row in report["rows"].values())
     assert trained_row["abs_rel"] > 0
     assert few["ms"]["p50"] > 0
     # A call of a denoiser is 2592 multiply-adds per pixel: 3, 4 and 5 calls once, and one at each scale for four samples.
@@ -50,5 +51,7 @@ def test_choices_are_judged_timed_and_counted(tmp_path: Path, teacher: Path) -> 
 
 
 def test_a_teacher_alone_has_no_such_choices(tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(teacher), str(teacher), "--choices", "5 steps each", "--out", str(tmp_path)]) == 1
+    assert main([str(teacher), str(teacher), "--choices", "5 steps each", "--seconds", "0", "--out", str(tmp_path)]) == 1
     assert "training has decided it" in capsys.readouterr().err
+    assert main([str(teacher), str(teacher), "--beside", str(teacher), "--out", str(tmp_path)]) == 1
+    assert f"--beside {teacher}; expected NAME=CHECKPOINT" in capsys.readouterr().err
