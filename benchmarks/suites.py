@@ -181,4 +181,16 @@ SUITES: dict[str, Suite] = {
         },
         judged="last.ckpt",
     ),
+    "monodiffusion_kitti": Suite(
+        "benchmarks/learning_monodiffusion_kitti.yaml",
+        {
+            "teacher, longer": trained_on(),
+            "student": taught(),
+            "no masked pass": taught("diffusion.masked=0"),
+            "no diffusion": taught("diffusion.prediction=direct", "method.sigma=flip"),
+        },
+        lambda data: open_evaluation_set(data / "kitti2015_stereo"),
+        first={"teacher": ("method.name=monodepth2", "run.max_steps=600")},
+        judged="last.ckpt",
+    ),
 }
