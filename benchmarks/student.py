@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -106,20 +107,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("teacher", type=Path, help="checkpoint of its teacher")
     parser.add_argument("--choices", nargs="+", choices=CHOICES, default=list(CHOICES), help="(default: all)")
     parser.add_argument("--beside", nargs="+", default=[], metavar="NAME=CHECKPOINT[+CHECKPOINT...]", help="other models")
+    parser.add_argument("--images", type=int, help="only the first ones of the set, for a quick look (default: all)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of timing per choice (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of student.json")
     parser.add_argument("--figure", type=Path, default=Path("docs/student.png"), help="(default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
         dataset = SUITES["monodiffusion"].open(Path())
+        dataset = replace(dataset, targets=dataset.targets[: options.images])
         student, teacher = load_method(options.student), load_method(options.teacher)
-        correlation = float(np.corrcoef(log_errors(student, dataset), log_errors(teacher, dataset))[0, 1])
         shown = {"teacher": teacher, "student": student, **open_beside(options.beside)}
-        rows = {name: judged(method, dataset) for name, method in shown.items()}
-        rows["student"] |= timed(student, options.seconds)
-        for name in options.choices:
-            method = load_method(options.student, CHOICES[name])
-            rows[name] = judged(method, dataset) | timed(method, options.seconds)
+        chosen = {name: load_method(options.student, CHOICES[name]) for name in options.choices}
+        correlation = float(np.corrcoef(log_errors(student, dataset), log_errors(teacher, dataset))[0, 1])
+        rows = {}
+        for name, method in {**shown, **chosen}.items():
+            rows[name] = judged(method, dataset)
+            if name == "student" or name in chosen:
+                rows[name] |= timed(method, options.seconds)
             print(f"{name:14}", rows[name], flush=True)
     except (ConfigError, ExportError, InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

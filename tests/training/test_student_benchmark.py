@@ -34,8 +34,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_choices_are_judged_timed_and_counted(tmp_path: Path, teacher: Path) -> None:
     student = trained(tmp_path / "student", "monodiffusion", f"[{teacher}]")
     figure, beside = tmp_path / "it.png", f"two of them={teacher}+{teacher}"
-    options = ["--choices", "1 step each", "--beside", beside, "--seconds", "0", "--out", str(tmp_path), "--figure", str(figure)]
-    assert main([str(student), str(teacher), *options]) == 0
+    options = ["--choices", "1 step each", "--beside", beside, "--images", "8", "--seconds", "0"]
+    assert main([str(student), str(teacher), *options, "--out", str(tmp_path), "--figure", str(figure)]) == 0
     assert figure.stat().st_size > 10_000
     report = json.loads((tmp_path / "student.json").read_text())
     assert -1 <= report["error_correlation"] <= 1
@@ -50,8 +50,16 @@ def test_choices_are_judged_timed_and_counted(tmp_path: Path, teacher: Path) -> 
     assert trained_row["gmac"] - few["gmac"] == pytest.approx(2592 * 192 * 64 * calls / 1e9, abs=0.004)
 
 
-def test_a_teacher_alone_has_no_such_choices(tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(teacher), str(teacher), "--choices", "5 steps each", "--seconds", "0", "--out", str(tmp_path)]) == 1
-    assert "training has decided it" in capsys.readouterr().err
-    assert main([str(teacher), str(teacher), "--beside", str(teacher), "--out", str(tmp_path)]) == 1
-    assert f"--beside {teacher}; expected NAME=CHECKPOINT" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--choices", "5 steps each"], "training has decided it"),
+        (["--beside", "alone"], "--beside alone; expected NAME=CHECKPOINT"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(
+    tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    """A teacher has no such choices."""
+    assert main([str(teacher), str(teacher), "--images", "2", "--seconds", "0", *arguments, "--out", str(tmp_path)]) == 1
+    assert complaint in capsys.readouterr().err
