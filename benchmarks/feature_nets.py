@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ from torch import Tensor
 from training.checkpoint import load_method
 from training.config import ConfigError
 from training.data.street import Street, StreetConfig
+from training.data.street.config import SCENES
 from training.networks.feature_net import FeatureNet
 
-SCENES = ("street", "room", "ground")
 SIZE = (192, 64)  # width, height [px]
 
 
@@ -30,22 +29,16 @@ def as_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
-def open_feature_nets(named: Sequence[str]) -> dict[str, FeatureNet]:
-    """The FeatureNets of NAME=CHECKPOINT, in evaluation mode. Raises ConfigError."""
-    nets = {}
-    for text in named:
-        name, equals, path = text.partition("=")
-        if not equals:
-            raise ConfigError(f"{text}; expected NAME=CHECKPOINT")
-        method = load_method(path)
-        net = getattr(method, "feature_net", None)
-        if net is None:
-            raise ConfigError(
-                f"{path} is of method {method.config.method.name}, which trained no FeatureNet; "
-                "expected one that did: feature_net, featdepth, low_texture"
-            )
-        nets[name] = net.eval()
-    return nets
+def open_feature_net(path: str) -> FeatureNet:
+    """The FeatureNet of a checkpoint, in evaluation mode. Raises ConfigError."""
+    method = load_method(path)
+    net = getattr(method, "feature_net", None)
+    if net is None:
+        raise ConfigError(
+            f"{path} is of method {method.config.method.name}, which trained no FeatureNet; "
+            "expected one that did: feature_net, featdepth, low_texture"
+        )
+    return net.eval()
 
 
 def command_line(description: str | None, name: str, nets: str = "*") -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.learning import PROTOCOL
-from depth_ros.types import BoolArray, Float32Array, UInt8Array
+from depth_ros.types import BoolArray, Float32Array, InputError, UInt8Array
 from training.data.truth import EvaluationItem, EvaluationSet
 from training.judging.judge import Candidate
 from training.judging.protocols import Prediction
@@ -53,7 +53,7 @@ def square_of(index: int, shape: tuple[int, ...]) -> BoolArray:
 
 
 def score(candidate: Candidate, dataset: EvaluationSet) -> dict[str, float]:
-    """Figures over all covered pixels with truth and an answer.
+    """Figures over all covered pixels with truth whose depth is finite, covered or not. Raises InputError if there are none.
 
     abs_rel_shown, abs_rel_hidden: AbsRel there before and after; sigma_ratio: median of how many times larger sigma / depth
     became; coverage_1sigma_hidden: share of errors within one sigma, 0.68 if it is honest there too; told: how often a covered
@@ -72,6 +72,8 @@ def score(candidate: Candidate, dataset: EvaluationSet) -> dict[str, float]:
         before, after = (relative_sigma(p) for p in (one.shown, one.hidden))
         ratio.append(after[inside] / before[inside])
         told.append(share_above(after[inside], after[answered & ~one.square]))
+    if not shown:
+        raise InputError(f"{dataset.name}: no covered pixel has truth and a finite depth; expected images with truth below 80 m")
     means = {"abs_rel_shown": shown, "abs_rel_hidden": hidden, "coverage_1sigma_hidden": within}
     figures = {name: float(np.concatenate(values).mean()) for name, values in means.items()}
     return figures | {"sigma_ratio": float(np.median(np.concatenate(ratio))), "told": float(np.mean(told))}

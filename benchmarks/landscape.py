@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.feature_nets import SIZE, as_tensor, command_line, open_feature_nets, world
+from benchmarks.feature_nets import SIZE, as_tensor, command_line, open_feature_net, world
+from benchmarks.named import open_named
 from benchmarks.report import describe_run, write_report
 from training.config import ConfigError
 from training.data.street import kitti_camera
@@ -160,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_line(__doc__, "landscape").parse_args(arguments)
     torch.set_num_threads(1)
     try:
-        nets = open_feature_nets(options.nets)
+        nets = open_named(options.nets, open_feature_net)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

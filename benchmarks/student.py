@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import holes
 from benchmarks.engine_run import measure
 from benchmarks.learning import PROTOCOL
+from benchmarks.named import open_named
 from benchmarks.report import describe_run, write_report
 from benchmarks.suites import SUITES
 from depth_ros.estimator import Estimator
@@ -67,15 +68,9 @@ def open_candidate(method: Predictor) -> Model:
     return Model(Estimator(describe_method(method, "student"), TorchEngine(method)))
 
 
-def open_beside(named: Sequence[str]) -> dict[str, Predictor]:
-    """The models of NAME=CHECKPOINT[+CHECKPOINT...]. Raises ConfigError."""
-    models = {}
-    for text in named:
-        name, equals, paths = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--beside {text}; expected NAME=CHECKPOINT")
-        models[name] = load_predictor([Path(path) for path in paths.split("+")])
-    return models
+def open_members(paths: str) -> Predictor:
+    """The model of CHECKPOINT[+CHECKPOINT...], several being an ensemble. Raises ConfigError."""
+    return load_predictor([Path(path) for path in paths.split("+")])
 
 
 def timed(method: Predictor, seconds: float) -> dict[str, Any]:
@@ -116,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dataset = SUITES["monodiffusion"].open(Path())
         dataset = replace(dataset, targets=dataset.targets[: options.images])
         student, teacher = load_method(options.student), load_method(options.teacher)
-        shown = {"teacher": teacher, "student": student, **open_beside(options.beside)}
+        shown = {"teacher": teacher, "student": student, **open_named(options.beside, open_members, "--beside ")}
         chosen = {name: load_method(options.student, CHOICES[name]) for name in options.choices}
         correlation = float(np.corrcoef(log_errors(student, dataset), log_errors(teacher, dataset))[0, 1])
         rows = {}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import holes
-from depth_ros.types import CameraModel, Frame
+from depth_ros.types import CameraModel, Frame, InputError
 from training.data.truth import EvaluationItem
 from training.judging.protocols import Prediction, Protocol
 
@@ -29,8 +29,12 @@ class Seer:
         return Prediction(item.truth + off, off if self.knows else np.ones_like(off))
 
 
+@dataclass(frozen=True)
 class Noise:
-    """Images of noise, all of whose pixels are 10 m away."""
+    """Images of noise, all of whose pixels are equally far away."""
+
+    depth: float = 10.0  # [m]
+    name: str = "noise"
 
     def __len__(self) -> int:
         return 3
@@ -39,7 +43,7 @@ class Noise:
         camera = CameraModel(WIDTH, HEIGHT, 100.0, 100.0, 95.5, 31.5)
         for index in range(3):
             image = np.random.default_rng(index).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-            yield EvaluationItem(str(index), Frame(image, camera, 0, ""), np.full((HEIGHT, WIDTH), 10, np.float32))
+            yield EvaluationItem(str(index), Frame(image, camera, 0, ""), np.full((HEIGHT, WIDTH), self.depth, np.float32))
 
 
 def test_squares_lie_within_the_image_and_stay_where_they_are() -> None:
@@ -57,6 +61,11 @@ def test_a_sigma_that_knows_what_is_hidden_is_told_from_one_that_does_not(knows,
     assert found["sigma_ratio"] == pytest.approx(ratio)
     assert found["coverage_1sigma_hidden"] == pytest.approx(within, abs=0.1)
     assert found["told"] == pytest.approx(told, abs=0.1)
+
+
+def test_images_without_truth_are_refused() -> None:
+    with pytest.raises(InputError, match="noise: no covered pixel has truth and a finite depth"):
+        holes.score(Seer(knows=True), Noise(depth=0.0))
 
 
 def test_share_above_counts_pairs() -> None:
