@@ -36,7 +36,7 @@ from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.calibration import load_calibration, save_calibration
 from depth_ros.engines import EngineError, EngineOptions, load_engine, one_line
 from depth_ros.estimator import resize_image
-from depth_ros.ros.memory import keep_freed_memory
+from depth_ros.memory import keep_freed_memory
 from depth_ros.ros.sources import Folder
 from depth_ros.tools.processes import ROOT, Child, environment, stop
 from depth_ros.tools.session import Session, SessionError

@@ -33,6 +33,7 @@ BRIDGE = {
     "training.judging": ("bundle", "estimator", "metrics"),
     "training.export": ("bundle", "engines", "estimator", "metrics", "truth"),
     "training.quantise": ("bundle", "engines", "graphs", "images"),
+    "training.train": ("memory",),
     "training.robustness": ("bundle", "engines", "estimator", "metrics"),
     "training.data": ("calibration", "images", "truth"),
 }
@@ -40,13 +41,13 @@ BRIDGE = {
 # Each layer may import itself and the layers below it. Layer 0 is the lowest.
 ROBOT_LAYERS = (
     ("types", "bundle"),
-    ("images", "engines", "graphs", "frame_graph", "scale", "cloud", "worker", "metrics", "truth", "calibration"),
+    ("images", "engines", "graphs", "frame_graph", "scale", "cloud", "worker", "memory", "metrics", "truth", "calibration"),
     ("estimator",),
     ("answers",),
     ("ros", "tools"),
 )
 ROS_LAYERS = (
-    ("params", "messages", "health", "memory", "sources", "bag"),
+    ("params", "messages", "health", "sources", "bag"),
     ("pipeline", "diagnostics"),
     ("loading",),
     ("node", "player"),

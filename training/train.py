@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from depth_ros.memory import keep_freed_memory
 from depth_ros.types import InputError
 from training.batch import Batch, to_device
 from training.checkpoint import load_checkpoint, prepare_method, save_checkpoint
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one value; repeatable")
     parser.add_argument("--loader-only", type=int, metavar="N", help="read N training batches, print the rate, train nothing")
     options = parser.parse_args(arguments)
+    keep_freed_memory()
     try:
         config = load_config(options.config, options.set)
         if options.loader_only is not None:

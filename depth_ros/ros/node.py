@@ -28,11 +28,11 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from depth_ros.bundle import BundleError
 from depth_ros.engines import EngineError, one_line
 from depth_ros.estimator import Estimator
+from depth_ros.memory import keep_freed_memory
 from depth_ros.ros import messages, params
 from depth_ros.ros.diagnostics import Diagnostics
 from depth_ros.ros.health import Health, Meter
 from depth_ros.ros.loading import load_estimator
-from depth_ros.ros.memory import keep_freed_memory
 from depth_ros.ros.pipeline import Pipeline
 from depth_ros.types import InputError
 from depth_ros.worker import LatestWorker
