@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol, cast
 
 import cv2
 import numpy as np
@@ -12,7 +14,17 @@ from numpy.typing import NDArray
 from depth_ros.cloud import CloudBuilder, CloudOptions, pack_points, rays
 from depth_ros.engines import GraphRunner
 from depth_ros.estimator import Estimator, focal_factor, upsample
-from depth_ros.types import BoolArray, CameraModel, DepthPrediction, Frame, InputError, UInt8Array
+from depth_ros.types import BoolArray, CameraModel, DepthPrediction, Float32Array, Frame, InputError, UInt8Array
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for of a frame."""
+
+    full: bool  # depth and sigma at the camera's resolution
+    cloud: CloudOptions | None  # and a cloud
+    min_depth: float = 0.0  # [m] nearer is NaN
+    max_depth: float = np.inf  # [m] from there on nothing is in range
 
 
 @dataclass(frozen=True)
@@ -21,13 +33,15 @@ class Answer:
 
     prediction: DepthPrediction | None  # at the camera's resolution
     points: NDArray[np.void] | None  # organised, of cloud.POINT_DTYPE
+    inference_ms: float  # of the engine, for this frame and those of its batch
+    invalid_share: float  # of the pixels, those that are NaN
 
 
 class Answerer(Protocol):
     """Answers the frames of one camera."""
 
-    def answer(self, frame: Frame, full: bool, cloud: CloudOptions | None) -> Answer:
-        """Return the prediction if `full` and the cloud if there are options for one.
+    def answer(self, frame: Frame, wish: Wish) -> Answer:
+        """Return what is wished for; the prediction also where only a cloud at its resolution is.
 
         Raises InputError for a frame of another camera, and EngineError if the engine fails.
         """
@@ -36,14 +50,35 @@ class Answerer(Protocol):
         """Release what it holds on the engine's device; the engine stays open."""
 
 
-def open_answerer(estimator: Estimator, camera: CameraModel, unseen: BoolArray | None) -> Answerer:
+class Request(NamedTuple):
+    """A frame for the answerer of its camera."""
+
+    answerer: Answerer
+    frame: Frame
+    wish: Wish
+
+
+def open_answerer(estimator: Estimator, camera: CameraModel, unseen: BoolArray | None, on_host: bool = False) -> Answerer:
     """Return what answers this camera's frames; `unseen` (H, W) is where rectification left nothing, NaN in every answer.
 
+    `on_host` leaves nothing but inference to the engine's device, so that frames of several cameras are one batch there.
     Raises EngineError if the engine's device cannot be prepared for this size of image.
     """
-    runner = estimator.engine.open_frame_graph(camera.width, camera.height)
     host = HostAnswerer(estimator, camera, unseen)
+    runner = None if on_host else estimator.engine.open_frame_graph(camera.width, camera.height)
     return host if runner is None else DeviceAnswerer(runner, host)
+
+
+def answer_together(requests: Sequence[Request]) -> list[Answer]:
+    """Return the answer to each request; frames of several cameras, all answered on the host, are one batch of the engine.
+
+    An answer is valid until the next one of its answerer. Raises as Answerer.answer().
+    """
+    if len(requests) < 2:
+        return [request.answerer.answer(request.frame, request.wish) for request in requests]
+    hosts = [request.answerer for request in requests]
+    assert all(isinstance(host, HostAnswerer) for host in hosts), "opened without on_host"
+    return _answer_on_host(cast(list[HostAnswerer], hosts), [r.frame for r in requests], [r.wish for r in requests])
 
 
 class HostAnswerer:
@@ -57,20 +92,28 @@ class HostAnswerer:
             self._unseen_small = cv2.resize(unseen.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT).view(bool)
         self._builder: tuple[tuple[CameraModel, int], CloudBuilder] | None = None
 
-    def answer(self, frame: Frame, full: bool, cloud: CloudOptions | None) -> Answer:
+    def answer(self, frame: Frame, wish: Wish) -> Answer:
         """See Answerer."""
+        return _answer_on_host([self], [frame], [wish])[0]
+
+    def resize(self, frame: Frame) -> Frame:
+        """Return the frame at the network's resolution. Raises InputError for a frame of another camera."""
         check_camera(frame, self.camera)
-        small = self.estimator.resize(frame)  # once, for the network and for the cloud's colours
-        prediction = self.estimator.predict([small])[0]
+        return self.estimator.resize(frame)
+
+    def finish(self, frame: Frame, small: Frame, prediction: DepthPrediction, wish: Wish, inference_ms: float) -> Answer:
+        """Return what is wished for of a frame, given the same at the network's resolution and the prediction there."""
+        prediction, cloud = prediction.within(wish.min_depth, wish.max_depth), wish.cloud
         large = None
-        if full or (cloud and cloud.full_resolution):
+        if wish.full or (cloud and cloud.full_resolution):
             large = upsample(prediction, frame.camera).without(self.unseen)
+        prediction = prediction.without(self._unseen_small)
         points = None
         if cloud and cloud.full_resolution and large:
             points = self.points(large, frame.image, cloud)
         elif cloud:
-            points = self.points(prediction.without(self._unseen_small), small.image, cloud)
-        return Answer(large, points)
+            points = self.points(prediction, small.image, cloud)
+        return Answer(large, points, inference_ms, _invalid_share(prediction.depth))
 
     def close(self) -> None:
         """Nothing to release."""
@@ -105,20 +148,27 @@ class DeviceAnswerer:
         }
         self._limits: dict[tuple[float, float], NDArray[np.float32]] = {}
 
-    def answer(self, frame: Frame, full: bool, cloud: CloudOptions | None) -> Answer:
+    def answer(self, frame: Frame, wish: Wish) -> Answer:
         """See Answerer."""
         check_camera(frame, self._host.camera)
+        cloud, full = wish.cloud, wish.full or (wish.cloud is not None and wish.cloud.full_resolution)
         on_host = cloud is not None and cloud.full_resolution
-        outputs = [*(("depth", "sigma") if full or on_host else ()), *(("points", "colors") if cloud and not on_host else ())]
+        outputs = [*(("depth", "sigma") if full else ()), *(("points", "colors") if cloud and not on_host else ())]
         limits = self._limits_of(cloud or CloudOptions())
+        start = time.perf_counter()
         values = self._runner.run({"image": frame.image[None], "limits": limits, **self._constant}, outputs)
-        prediction = DepthPrediction(values["depth"][0], values["sigma"][0], frame.camera) if full or on_host else None
-        points = None
+        inference_ms = 1e3 * (time.perf_counter() - start)
+        prediction = points = None
+        if full:
+            prediction = DepthPrediction(values["depth"][0], values["sigma"][0], frame.camera)
+            prediction = prediction.within(wish.min_depth, wish.max_depth)
         if cloud and on_host and prediction:
             points = self._host.points(prediction, frame.image, cloud)
         elif cloud:
-            points = pack_points(values["points"][0], values["colors"][0], cloud.stride)
-        return Answer(prediction, points)
+            seen = _within(values["points"][0], wish)
+            points = pack_points(seen, values["colors"][0], cloud.stride)
+        depth = prediction.depth if prediction else values["points"][0][..., 2]
+        return Answer(prediction, points, inference_ms, _invalid_share(depth))
 
     def close(self) -> None:
         """See Answerer."""
@@ -135,3 +185,25 @@ def check_camera(frame: Frame, camera: CameraModel) -> None:
     """Raise InputError for a frame of another camera."""
     if frame.camera != camera:
         raise InputError(f"frame of {frame.camera}; expected one of {camera}, which the answers were prepared for")
+
+
+def _answer_on_host(hosts: Sequence[HostAnswerer], frames: Sequence[Frame], wishes: Sequence[Wish]) -> list[Answer]:
+    smalls = [host.resize(frame) for host, frame in zip(hosts, frames, strict=True)]  # once, also for the colours of clouds
+    start = time.perf_counter()
+    predictions = hosts[0].estimator.predict(smalls)
+    inference_ms = 1e3 * (time.perf_counter() - start)
+    found = zip(hosts, frames, smalls, predictions, wishes, strict=True)
+    return [host.finish(frame, small, prediction, wish, inference_ms) for host, frame, small, prediction, wish in found]
+
+
+def _within(points: Float32Array, wish: Wish) -> Float32Array:
+    """Return x, y, z, sigma (h, w, 4) with NaN for points whose z [m] is not asked for."""
+    if wish.min_depth <= 0 and wish.max_depth == np.inf:
+        return points
+    seen = (points[..., 2] >= wish.min_depth) & (points[..., 2] < wish.max_depth)
+    return np.where(seen[..., None], points, np.float32(np.nan))
+
+
+def _invalid_share(depth: Float32Array) -> float:
+    """Share of NaN, of every 4th row and column: a figure for diagnostics."""
+    return float(np.isnan(depth[::4, ::4]).mean())

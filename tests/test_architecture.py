@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for package in ("depth_ros", "training") for path in (ROOT / package).rglob("*.py"))
 ROS = (
     "rclpy",
+    "std_srvs",
     "sensor_msgs",
     "std_msgs",
     "diagnostic_msgs",
@@ -48,8 +49,9 @@ ROBOT_LAYERS = (
 )
 ROS_LAYERS = (
     ("params", "messages", "health", "sources", "bag"),
-    ("pipeline", "diagnostics"),
-    ("loading",),
+    ("camera", "pipeline"),
+    ("diagnostics",),
+    ("answering", "loading"),
     ("node", "player"),
 )
 TRAINING_LAYERS = (

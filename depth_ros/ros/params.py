@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -15,11 +16,19 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from depth_ros.answers import Wish
 from depth_ros.cloud import CloudOptions
 from depth_ros.engines import AUTO, ENGINES, MEMORIES, PRECISIONS, EngineOptions, default_cache
 from depth_ros.types import InputError
 
+CAMERA_NAME = re.compile("[a-zA-Z][a-zA-Z0-9_]*")
 FIXED = "read only: set it at start, in the parameter file or with -p"
+AT_RELOAD = "A change takes effect with the service ~/reload, or when the node is configured"
+TRANSPORTS = ("raw", "compressed")
+OFF = {  # the parameter that withholds a topic, for whoever cannot stop its subscribers
+    "publish_depth": "depth/image_rect", "publish_uncertainty": "depth/uncertainty", "publish_color": "depth/image_color",
+    "publish_cloud": "points",
+}  # fmt: skip
 
 
 def _param(
@@ -32,7 +41,7 @@ def _param(
 class NodeParams:
     """Parameters of mono_depth_node. A `fixed` one is read when the node starts and rejected afterwards."""
 
-    model: str = _param("", "Folder of the model bundle; empty: the bundle that comes with the package", fixed=True)
+    model: str = _param("", f"Folder of the model bundle; empty: the bundle that comes with the package. {AT_RELOAD}")
     engine: str = _param(AUTO, f"Inference backend: {', '.join(ENGINES)}; {AUTO}: the first of them that works", fixed=True)
     threads: int = _param(0, "Threads of a CPU backend; 0: one less than there are cores", 0, 256, fixed=True)
     precision: str = _param(
@@ -42,10 +51,26 @@ class NodeParams:
     engine_cache: str = _param("", "Folder of built engines; empty: ~/.cache/depth_ros", fixed=True)
     memory: str = _param(AUTO, f"What manages CUDA memory: {', '.join(MEMORIES)}", fixed=True)
     cuda_graph: bool = _param(True, "Replay a TensorRT inference as one CUDA graph", fixed=True)
+    camera_names: tuple[str, ...] = _param(
+        (), "Names of several cameras, whose topics are <name>/image, <name>/depth/...; empty: one camera", fixed=True
+    )
+    image_transport: str = _param(
+        "raw", f"Of the images: {' or '.join(TRANSPORTS)} (JPEG or PNG, on <image>/compressed)", fixed=True
+    )
+    batch_window_ms: float = _param(
+        5.0, "How long the image of one camera waits for those of the others, to be inferred together", 0.0, 1000.0, fixed=True
+    )
     autostart: bool = _param(True, "Configure and activate at start; false: wait for lifecycle transitions", fixed=True)
     image_is_rectified: bool = _param(
         False, "The image is rectified already although its camera_info has distortion: use P, ignore D and R", fixed=True
     )
+    min_depth: float = _param(0.0, "Depth [m] below which it is NaN; 0: the model's own range", 0.0, 1e4)
+    max_depth: float = _param(0.0, "Depth [m] from which it is +inf, nothing in range; 0: the model's own range", 0.0, 1e4)
+    max_rate: float = _param(0.0, "Most images per second and camera that are answered; 0: all there is time for", 0.0, 1e4)
+    publish_depth: bool = _param(True, "Whether depth/image_rect is answered; like all topics, only to subscribers")
+    publish_uncertainty: bool = _param(True, "Whether depth/uncertainty is")
+    publish_color: bool = _param(True, "Whether depth/image_color is")
+    publish_cloud: bool = _param(True, "Whether points is")
     max_relative_sigma: float = _param(0.35, "Cloud points with sigma / depth above this are NaN; 0: keep them", 0.0, 1e6)
     max_edge_step: float = _param(0.1, "Cloud points on a relative depth step above this are NaN; 0: keep them", 0.0, 1e6)
     cloud_full_resolution: bool = _param(False, "Cloud at the camera's resolution instead of the network's")
@@ -55,16 +80,34 @@ class NodeParams:
     report_period_s: float = _param(5.0, "Seconds between lines on rate, latency and drops; 0: none", 0.0, 3600.0, fixed=True)
 
     def __post_init__(self) -> None:
+        if self.image_transport not in TRANSPORTS:
+            raise InputError(f"image_transport is '{self.image_transport}'; expected {' or '.join(TRANSPORTS)}")
+        for name in self.camera_names:
+            if not CAMERA_NAME.fullmatch(name) or self.camera_names.count(name) > 1:
+                raise InputError(
+                    f"camera_names holds '{name}'; expected different names of letters, digits and _ that begin with a letter"
+                )
+        if 0 < self.max_depth <= self.min_depth:
+            raise InputError(f"max_depth is {self.max_depth}; expected more than min_depth ({self.min_depth}), or 0")
         if not self.color_min_depth < self.color_max_depth:
             raise InputError(
                 f"color_max_depth is {self.color_max_depth}; expected more than color_min_depth ({self.color_min_depth})"
             )
 
+    @property
+    def withheld(self) -> frozenset[str]:
+        """Topics that are not answered although they have subscribers."""
+        return frozenset(topic for name, topic in OFF.items() if not getattr(self, name))
+
+    def wish(self, full: bool, cloud: bool) -> Wish:
+        """What to ask for of a frame."""
+        return Wish(full, self.cloud if cloud else None, self.min_depth, self.max_depth or float("inf"))
+
     def engine_options(self, progress: Callable[[str], None]) -> EngineOptions:
         """What of this concerns the engine; `progress` takes a line that says how far a build is. Raises EngineError."""
         return EngineOptions(
-            threads=self.threads, precision=self.precision, build_if_missing=self.build_if_missing, memory=self.memory,
-            cuda_graph=self.cuda_graph, progress=progress,
+            threads=self.threads, precision=self.precision, batch=max(1, len(self.camera_names)),
+            build_if_missing=self.build_if_missing, memory=self.memory, cuda_graph=self.cuda_graph, progress=progress,
             cache=Path(self.engine_cache).expanduser() if self.engine_cache else default_cache(),
         )  # fmt: skip
 
@@ -84,7 +127,7 @@ def declare(node: Node) -> NodeParams:
     """
     accept_integers(node, {item.name: item.default for item in fields(NodeParams)})
     for item in fields(NodeParams):
-        node.declare_parameter(item.name, item.default, _descriptor(item))
+        node.declare_parameter(item.name, _as_ros(item.default), _descriptor(item))
     _refuse_unknown(node)
     return read(node)
 
@@ -100,7 +143,17 @@ def accept_integers(node: Node, defaults: Mapping[str, object]) -> None:
 
 def read(node: Node) -> NodeParams:
     """Return the current values."""
-    return NodeParams(**{item.name: node.get_parameter(item.name).value for item in fields(NodeParams)})
+    return NodeParams(**{item.name: from_ros(node.get_parameter(item.name).value) for item in fields(NodeParams)})
+
+
+def from_ros(value: Any) -> Any:
+    """Return a parameter's value as NodeParams has it."""
+    return tuple(filter(None, value)) if isinstance(value, list) else value
+
+
+def _as_ros(value: Any) -> Any:
+    """The opposite; an empty list would have no type in ROS."""
+    return (list(value) or [""]) if isinstance(value, tuple) else value
 
 
 @contextmanager

@@ -1,14 +1,15 @@
-"""One image message in, the wanted messages out: the work of the node's worker thread."""
+"""One camera's image messages in, the wanted messages out: the work of the node's worker thread."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from rclpy.publisher import Publisher
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from depth_ros.answers import Answerer, open_answerer
+from depth_ros.answers import Answer, Answerer, Request, open_answerer
 from depth_ros.estimator import Estimator
 from depth_ros.images import Rectifier, colorize
 from depth_ros.ros import messages
@@ -18,34 +19,67 @@ from depth_ros.types import CameraModel, DepthPrediction, Frame
 FULL_RESOLUTION = ("depth/image_rect", "depth/uncertainty", "depth/image_color")
 
 
-class Pipeline:
-    """Answers images with what has subscribers; nothing else is computed.
+@dataclass(frozen=True)
+class Job:
+    """An image that somebody wants an answer to."""
 
-    `publishers` maps topic to publisher; `warn` takes one line.
+    header: Header
+    wanted: frozenset[str]  # topics
+    frame: Frame
+    params: NodeParams
+    request: Request | None  # None: only its camera_info is wanted
+
+
+class Pipeline:
+    """Answers one camera's images with what has subscribers; nothing else is computed.
+
+    `publishers` maps topic to publisher; `warn` takes one line. With `on_host`, the jobs of several cameras can be inferred
+    together.
     """
 
-    def __init__(self, estimator: Estimator, publishers: Mapping[str, Publisher], warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, estimator: Estimator, publishers: Mapping[str, Publisher], warn: Callable[[str], None], on_host: bool = False
+    ) -> None:
         self._estimator = estimator
         self._publishers = publishers
         self._warn = warn
+        self._on_host = on_host
         self._camera: CameraModel | None = None  # the camera that _rectifier was made for
         self._rectifier: Rectifier | None = None
         self._answerer: Answerer | None = None  # the same camera's
 
-    def answer(self, image: Image, info: CameraInfo, params: NodeParams) -> bool:
-        """Publish the answers to `image`; return whether anybody wanted one.
+    def accept(self, image: Image | CompressedImage, info: CameraInfo, params: NodeParams) -> Job | None:
+        """Return the job that an image is, None if nobody wants an answer.
 
-        Raises InputError on a bad image or camera, and EngineError if the engine fails.
+        Raises InputError on a bad image or camera, and EngineError if the engine's device cannot be prepared for it.
         """
-        wanted = {topic for topic, publisher in self._publishers.items() if publisher.get_subscription_count() > 0}
+        wanted = frozenset(topic for topic, item in self._publishers.items() if _is_wanted(topic, item, params))
         if not wanted:
-            return False
+            return None
         frame = self._frame(image, info, params)
-        if "depth/camera_info" in wanted:
-            self._publishers["depth/camera_info"].publish(messages.camera_info(frame.camera, image.header))
+        request = None
         if wanted != {"depth/camera_info"}:
-            self._publish_depth(frame, image.header, wanted, params)
-        return True
+            assert self._answerer is not None
+            request = Request(self._answerer, frame, params.wish(not wanted.isdisjoint(FULL_RESOLUTION), "points" in wanted))
+        return Job(image.header, wanted, frame, params, request)
+
+    def publish(self, job: Job, answer: Answer | None) -> None:
+        """Publish what is wanted of a job, given the answer to its request."""
+        if "depth/camera_info" in job.wanted:
+            self._publishers["depth/camera_info"].publish(messages.camera_info(job.frame.camera, job.header))
+        if answer is None:
+            return
+        for topic in FULL_RESOLUTION:
+            if topic in job.wanted:
+                assert answer.prediction is not None
+                self._publishers[topic].publish(_image(topic, answer.prediction, job.header, job.params))
+        if answer.points is not None:
+            self._publishers["points"].publish(messages.point_cloud(answer.points, job.header))
+
+    def replace(self, estimator: Estimator) -> None:
+        """Answer with another model from the next image on."""
+        self.close()
+        self._estimator = estimator
 
     def close(self) -> None:
         """Release what was prepared for the camera; closing twice is allowed."""
@@ -53,7 +87,7 @@ class Pipeline:
         if answerer is not None:
             answerer.close()
 
-    def _frame(self, image: Image, info: CameraInfo, params: NodeParams) -> Frame:
+    def _frame(self, image: Image | CompressedImage, info: CameraInfo, params: NodeParams) -> Frame:
         camera = messages.camera_model(info, params.image_is_rectified)
         raw = Frame(messages.image_array(image), camera, messages.stamp_ns(image.header), image.header.frame_id)
         if camera != self._camera:
@@ -69,18 +103,12 @@ class Pipeline:
         self.close()
         rectifier = Rectifier(camera) if camera.distortion else None
         unseen = rectifier.unseen if rectifier else None
-        self._answerer = open_answerer(self._estimator, camera.rectified(), unseen)
+        self._answerer = open_answerer(self._estimator, camera.rectified(), unseen, self._on_host)
         self._camera, self._rectifier = camera, rectifier
 
-    def _publish_depth(self, frame: Frame, header: Header, wanted: set[str], params: NodeParams) -> None:
-        assert self._answerer is not None
-        images = [topic for topic in FULL_RESOLUTION if topic in wanted]
-        answer = self._answerer.answer(frame, bool(images), params.cloud if "points" in wanted else None)
-        for topic in images:
-            assert answer.prediction is not None
-            self._publishers[topic].publish(_image(topic, answer.prediction, header, params))
-        if answer.points is not None:
-            self._publishers["points"].publish(messages.point_cloud(answer.points, header))
+
+def _is_wanted(topic: str, publisher: Publisher, params: NodeParams) -> bool:
+    return topic not in params.withheld and publisher.get_subscription_count() > 0
 
 
 def _image(topic: str, prediction: DepthPrediction, header: Header, params: NodeParams) -> Image:

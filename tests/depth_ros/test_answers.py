@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from depth_ros.answers import DeviceAnswerer, HostAnswerer, open_answerer
+from depth_ros.answers import DeviceAnswerer, HostAnswerer, Wish, open_answerer
 from depth_ros.cloud import CloudOptions
 from depth_ros.engines import EngineError, EngineOptions, load_engine
 from depth_ros.engines.onnxrt import open_on_cpu
@@ -69,7 +69,7 @@ def test_the_device_answers_like_the_host(pair, cloud):
     host, device = (open_answerer(estimator, CAMERA, unseen) for estimator in pair)
     assert isinstance(host, HostAnswerer)
     assert isinstance(device, DeviceAnswerer)
-    ours, theirs = host.answer(frame(), True, cloud), device.answer(frame(), True, cloud)
+    ours, theirs = host.answer(frame(), Wish(True, cloud)), device.answer(frame(), Wish(True, cloud))
     for name, grey_level in (("depth", 0.1), ("sigma", 0.01)):  # what one is worth to the probe model [m]
         a, b = getattr(ours.prediction, name), getattr(theirs.prediction, name)
         assert np.isnan(a[:, :12]).all()
@@ -92,11 +92,11 @@ def test_the_device_answers_like_the_host(pair, cloud):
 def test_only_what_was_asked_for_comes_back(pair):
     _, estimator = pair
     answerer = open_answerer(estimator, CAMERA, None)
-    answer = answerer.answer(frame(), True, None)
+    answer = answerer.answer(frame(), Wish(True, None))
     assert answer.points is None
-    answer = answerer.answer(frame(), False, CloudOptions())
+    answer = answerer.answer(frame(), Wish(False, CloudOptions()))
     assert answer.prediction is None
-    answerer.answer(frame(), False, CloudOptions(full_resolution=True))
+    answerer.answer(frame(), Wish(False, CloudOptions(full_resolution=True)))
     assert [outputs for _, outputs in estimator.engine.runs] == [("depth", "sigma"), ("points", "colors"), ("depth", "sigma")]
 
 
@@ -104,10 +104,10 @@ def test_what_stays_the_same_is_the_same_array_so_that_it_is_sent_once(pair):
     _, estimator = pair
     answerer = open_answerer(estimator, CAMERA, None)
     for seed in range(2):
-        answerer.answer(frame(seed), True, CloudOptions(max_edge_step=0.1))
+        answerer.answer(frame(seed), Wish(True, CloudOptions(max_edge_step=0.1)))
     (first, _), (second, _) = estimator.engine.runs
     assert {name for name in first if first[name] is second[name]} == {"focal", "ray_x", "ray_y", "unseen", "limits"}
-    answerer.answer(frame(), True, CloudOptions(max_edge_step=0.2))
+    answerer.answer(frame(), Wish(True, CloudOptions(max_edge_step=0.2)))
     assert estimator.engine.runs[-1][0]["limits"] == pytest.approx([0, 0.2])
 
 
@@ -115,7 +115,7 @@ def test_a_frame_of_another_camera_is_refused(pair):
     other = CameraModel(160, 90, 121.0, 118.0, 78.0, 47.0)
     for estimator in pair:
         with pytest.raises(InputError, match=r"frame of .* expected one of"):
-            open_answerer(estimator, CAMERA, None).answer(frame(camera=other), True, None)
+            open_answerer(estimator, CAMERA, None).answer(frame(camera=other), Wish(True, None))
 
 
 def test_the_runner_is_closed_with_its_answerer(pair):
@@ -123,5 +123,5 @@ def test_the_runner_is_closed_with_its_answerer(pair):
     for answerer in (host, device):
         answerer.close()
     with pytest.raises(EngineError, match="closed"):
-        device.answer(frame(), True, None)
-    assert host.answer(frame(), True, None).prediction is not None  # the engine is not the answerer's
+        device.answer(frame(), Wish(True, None))
+    assert host.answer(frame(), Wish(True, None)).prediction is not None  # the engine is not the answerer's

@@ -75,7 +75,7 @@ def test_parameters_at_run_time(start, client, make_bundle):
     start(NODE, model=make_bundle().path).wait_ready()
     client.listen("points")
     for name, value, reason in (
-        ("model", "/elsewhere", "read-only"),
+        ("engine", "onnxruntime", "read-only"),
         ("cloud_stride", 0, "cloud_stride"),
         ("color_min_depth", 100.0, "color_max_depth is 80.0"),
         ("max_relative_sigma", "high", "DOUBLE"),
