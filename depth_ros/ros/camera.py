@@ -134,7 +134,7 @@ class Camera:
         if others:
             return f"it has {', '.join(others)}, not {wanted}: remap image, or set image_transport"
         if senders:
-            return f"{len(senders)} publishers are there but send nothing: is the camera streaming?"
+            return "it has a publisher that sends nothing: is the camera streaming?"
         return "nobody publishes there: is the camera running, and image remapped?"
 
     def _image_name(self) -> str:
@@ -179,8 +179,12 @@ class Camera:
     def _is_due(self) -> bool:
         """Whether max_rate leaves room for an image that came now."""
         rate_hz, now_s = self._values().max_rate, time.monotonic()
-        if rate_hz > 0 and now_s < self._due_s - JITTER * (1 / rate_hz):
+        if rate_hz <= 0:
+            return True
+        period_s = 1 / rate_hz
+        late_s = now_s - self._due_s
+        if late_s < -JITTER * period_s:
             return False
         # From due time to due time, so that the rate is kept on average; but what was missed is not made up for.
-        self._due_s = max(self._due_s + 1 / rate_hz, now_s) if rate_hz > 0 else 0.0
+        self._due_s = (self._due_s if late_s < period_s else now_s) + period_s
         return True
