@@ -99,7 +99,9 @@ def test_every_camera_has_a_diagnostic_of_its_own(node, cameras):
         return [s for s in seen if s.name == f"mono_depth: {name}" and text in s.message]
 
     front.send_until(lambda: states("front", "answered/s"), wall(), info_message(), lambda: str(seen[-3:]))
-    front.spin_until(lambda: states("left", "no image on /left/image yet: it has a publisher that sends nothing"), lambda: str(seen[-3:]))
+    front.spin_until(
+        lambda: states("left", "no image on /left/image yet: it has a publisher that sends nothing"), lambda: str(seen[-3:])
+    )
     values = {item.key: item.value for item in states("front", "answered/s")[-1].values}
     assert values["subscribers of depth/image_rect"] == "1"
     assert values["camera_info"] == "received"
