@@ -54,10 +54,8 @@ def _stated_size(label: str, data: UInt8Array) -> Size:
         return _big_endian(data[16:20]), _big_endian(data[20:24])
     size = _jpeg_size(data) if start.startswith(JPEG_START) else None
     if size is None:
-        what = f"starts with {start[:8].hex(' ')}" if start else "is empty"
-        raise InputError(
-            f"compressed image of format {_shown(label)} {what}; expected a JPEG or PNG: set the camera's format to jpeg"
-        )
+        found = f"starts with {start[:8].hex(' ')}" if start else "is empty"
+        raise InputError(f"compressed image of format {_shown(label)} {found}; expected a JPEG or PNG")
     if JPEG_END not in data[-JPEG_TAIL:].tobytes():  # OpenCV before 4.11 fills what is missing with grey
         raise InputError(f"compressed image of format {_shown(label)} is cut off: {data.size} bytes without the end of a JPEG")
     return size
