@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_ros.cloud import CloudBuilder, CloudOptions, pack_points, rays
+from depth_ros.cloud import CloudBuilder, CloudOptions, pack_points, rays, voxel_grid
 from depth_ros.engines import GraphRunner
 from depth_ros.estimator import Estimator, focal_factor, upsample
 from depth_ros.types import BoolArray, CameraModel, DepthPrediction, Frame, InputError, UInt8Array
@@ -20,7 +20,7 @@ class Answer:
     """What was asked for of a frame; valid until the next one."""
 
     prediction: DepthPrediction | None  # at the camera's resolution
-    points: NDArray[np.void] | None  # organised, of cloud.POINT_DTYPE
+    points: NDArray[np.void] | None  # of cloud.POINT_DTYPE, organised (rows, cols), or (N,) with a voxel size
 
 
 class Answerer(Protocol):
@@ -76,13 +76,13 @@ class HostAnswerer:
         """Nothing to release."""
 
     def points(self, prediction: DepthPrediction, image: UInt8Array, cloud: CloudOptions) -> NDArray[np.void]:
-        """Return the cloud (rows, cols) of a prediction with the RGB image (H, W, 3) at its resolution."""
+        """Return the cloud of a prediction with the RGB image (H, W, 3) at its resolution."""
         key = (prediction.camera, cloud.stride)
         if self._builder is None or self._builder[0] != key:
             # An edge of the network is one of its pixels wide, so as many pixels of an up-sampled prediction.
             span = max(1, round(prediction.camera.width / self.estimator.bundle.width))
             self._builder = (key, CloudBuilder(prediction.camera, cloud.stride, span))
-        return self._builder[1].build(prediction, image, cloud.max_relative_sigma, cloud.max_edge_step)
+        return thinned(self._builder[1].build(prediction, image, cloud.max_relative_sigma, cloud.max_edge_step), cloud)
 
 
 class DeviceAnswerer:
@@ -117,7 +117,7 @@ class DeviceAnswerer:
         if cloud and on_host and prediction:
             points = self._host.points(prediction, frame.image, cloud)
         elif cloud:
-            points = pack_points(values["points"][0], values["colors"][0], cloud.stride)
+            points = thinned(pack_points(values["points"][0], values["colors"][0], cloud.stride), cloud)
         return Answer(prediction, points)
 
     def close(self) -> None:
@@ -129,6 +129,11 @@ class DeviceAnswerer:
         if key not in self._limits:
             self._limits = {key: np.array(key, np.float32)}  # the same array as long as they stay: it is sent once
         return self._limits[key]
+
+
+def thinned(points: NDArray[np.void], cloud: CloudOptions) -> NDArray[np.void]:
+    """Return one point per voxel if the cloud has a voxel size, else the points as they are."""
+    return voxel_grid(points, cloud.voxel_size) if cloud.voxel_size > 0 else points
 
 
 def check_camera(frame: Frame, camera: CameraModel) -> None:

@@ -89,6 +89,29 @@ def test_the_device_answers_like_the_host(pair, cloud):
     assert np.abs(colors[0] - colors[1]).max() <= 1
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_voxels_are_those_of_the_organised_cloud_on_host_and_device(pair, full):
+    for estimator in pair:
+        answerer = open_answerer(estimator, CAMERA, None)
+        limits = {"full_resolution": full, "max_relative_sigma": 0.2, "max_edge_step": 0.3}
+        organised = answerer.answer(frame(), False, CloudOptions(**limits)).points.copy()
+        voxels = answerer.answer(frame(), False, CloudOptions(**limits, voxel_size=0.5)).points
+        assert organised.ndim == 2
+        assert np.isnan(organised["z"]).any()
+        assert voxels.ndim == 1
+        cubes = {tuple(np.floor(np.array(point) / np.float32(0.5))) for point in organised[["x", "y", "z"]].ravel().tolist()}
+        assert voxels.size == len({cube for cube in cubes if not np.isnan(cube).any()})
+        assert 10 < voxels.size < np.isfinite(organised["z"]).sum()
+
+
+def test_sky_is_infinite_in_the_image_and_absent_in_the_cloud(pair):
+    for estimator in pair:
+        answer = open_answerer(estimator, CAMERA, None).answer(frame(), True, CloudOptions(full_resolution=True))
+        sky = np.isposinf(answer.prediction.depth)
+        assert sky[35:45, 65:85].all()
+        assert np.isnan(answer.points["z"][sky]).all()
+
+
 def test_only_what_was_asked_for_comes_back(pair):
     _, estimator = pair
     answerer = open_answerer(estimator, CAMERA, None)
