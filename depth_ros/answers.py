@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from depth_ros.cloud import CloudBuilder, CloudOptions, pack_points, rays, voxel_grid
 from depth_ros.engines import GraphRunner
 from depth_ros.estimator import Estimator, focal_factor, upsample
+from depth_ros.temporal import TemporalFilter, TemporalOptions
 from depth_ros.types import BoolArray, CameraModel, DepthPrediction, Frame, InputError, UInt8Array
 
 
@@ -36,11 +37,16 @@ class Answerer(Protocol):
         """Release what it holds on the engine's device; the engine stays open."""
 
 
-def open_answerer(estimator: Estimator, camera: CameraModel, unseen: BoolArray | None) -> Answerer:
+def open_answerer(
+    estimator: Estimator, camera: CameraModel, unseen: BoolArray | None, smoothing: TemporalOptions | None = None
+) -> Answerer:
     """Return what answers this camera's frames; `unseen` (H, W) is where rectification left nothing, NaN in every answer.
 
+    With `smoothing`, predictions are fused over time; the host does that, so it then does a frame's whole work around any engine.
     Raises EngineError if the engine's device cannot be prepared for this size of image.
     """
+    if smoothing is not None:
+        return HostAnswerer(estimator, camera, unseen, TemporalFilter(smoothing))
     runner = estimator.engine.open_frame_graph(camera.width, camera.height)
     host = HostAnswerer(estimator, camera, unseen)
     return host if runner is None else DeviceAnswerer(runner, host)
@@ -49,8 +55,10 @@ def open_answerer(estimator: Estimator, camera: CameraModel, unseen: BoolArray |
 class HostAnswerer:
     """Resizes, masks, upsamples and builds clouds with NumPy and OpenCV."""
 
-    def __init__(self, estimator: Estimator, camera: CameraModel, unseen: BoolArray | None) -> None:
-        self.estimator, self.camera, self.unseen = estimator, camera, unseen
+    def __init__(
+        self, estimator: Estimator, camera: CameraModel, unseen: BoolArray | None, smoothing: TemporalFilter | None = None
+    ) -> None:
+        self.estimator, self.camera, self.unseen, self.smoothing = estimator, camera, unseen, smoothing
         self._unseen_small: BoolArray | None = None
         if unseen is not None:
             size = estimator.bundle.width, estimator.bundle.height
@@ -62,6 +70,8 @@ class HostAnswerer:
         check_camera(frame, self.camera)
         small = self.estimator.resize(frame)  # once, for the network and for the cloud's colours
         prediction = self.estimator.predict([small])[0]
+        if self.smoothing is not None:
+            prediction = self.smoothing.update(prediction, small.image, frame.stamp_ns)
         large = None
         if full or (cloud and cloud.full_resolution):
             large = upsample(prediction, frame.camera).without(self.unseen)
