@@ -117,8 +117,8 @@ def voxel_grid(points: NDArray[np.void], size: float) -> NDArray[np.void]:
     color = [np.rint(np.bincount(cube, rgb >> shift & 0xFF) / count).astype("<u4") for shift in (16, 8, 0)]
     mean_x, mean_y, mean_z, mean_sigma = (np.bincount(cube, field) / count for field in (x, y, z, sigma))
     mean_rgb = (color[0] << 16 | color[1] << 8 | color[2]).view("<f4")
-    means = np.stack([mean_x, mean_y, mean_z, mean_rgb, mean_sigma], axis=-1, dtype="<f4", casting="same_kind")
-    return means.view(POINT_DTYPE)[:, 0]
+    means = [column.astype("<f4") for column in (mean_x, mean_y, mean_z, mean_rgb, mean_sigma)]
+    return np.stack(means, axis=-1).view(POINT_DTYPE)[:, 0]
 
 
 def _cubes(xyz: Float32Array, size: float) -> NDArray[np.intp]:
