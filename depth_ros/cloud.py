@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import cv2
@@ -123,11 +122,13 @@ def voxel_grid(points: NDArray[np.void], size: float) -> NDArray[np.void]:
 
 def _cubes(xyz: Float32Array, size: float) -> NDArray[np.intp]:
     """Return the number of each point's (3, n) cube, 0, 1, ... over the occupied ones."""
-    cells = np.floor(xyz / np.float32(size))
-    cells -= cells.min(axis=1)[:, None]
-    _, rows, columns = counts = [int(count) + 1 for count in cells.max(axis=1)]
-    if math.prod(counts) > np.iinfo(np.int64).max:
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # of sizes that are refused next
+        cells = np.floor(xyz / np.float32(size))
+        cells -= cells.min(axis=1)[:, None]
+        counts = cells.max(axis=1).astype(np.float64) + 1
+    if not counts.prod() < np.iinfo(np.int64).max:
         raise InputError(f"voxel size is {size} m; expected more: a cloud of this extent has too many such cubes to count")
+    _, rows, columns = counts.astype(np.int64)
     i, j, k = cells.astype(np.int64)
     number = (i * rows + j) * columns + k
     order = np.argsort(number)

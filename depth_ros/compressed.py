@@ -51,14 +51,34 @@ def _stated_size(label: str, data: UInt8Array) -> Size:
     if "compressedDepth" in label:
         raise InputError(f"compressed image of format {_shown(label)} is a depth image; expected a camera's: check the remapping")
     if start.startswith(PNG_START) and start[12:16] == b"IHDR":
-        return _big_endian(data[16:20]), _big_endian(data[20:24])
-    size = _jpeg_size(data) if start.startswith(JPEG_START) else None
+        size, whole = _png_size(data), _png_is_whole(data)
+    else:
+        size = _jpeg_size(data) if start.startswith(JPEG_START) else None
+        whole = JPEG_END in data[-JPEG_TAIL:].tobytes()  # some versions of OpenCV fill what is missing with grey
     if size is None:
         found = f"starts with {start[:8].hex(' ')}" if start else "is empty"
         raise InputError(f"compressed image of format {_shown(label)} {found}; expected a JPEG or PNG")
-    if JPEG_END not in data[-JPEG_TAIL:].tobytes():  # OpenCV before 4.11 fills what is missing with grey
-        raise InputError(f"compressed image of format {_shown(label)} is cut off: {data.size} bytes without the end of a JPEG")
+    if not whole:
+        raise InputError(
+            f"compressed image of format {_shown(label)} is cut off: {data.size} bytes without the end of a JPEG or PNG"
+        )
     return size
+
+
+def _png_size(data: UInt8Array) -> Size | None:
+    """Width and height in the first chunk (RFC 2083, section 4.1.1)."""
+    return (_big_endian(data[16:20]), _big_endian(data[20:24])) if len(data) >= 24 else None
+
+
+def _png_is_whole(data: UInt8Array) -> bool:
+    """Whether its chunks follow each other to the last one (RFC 2083): OpenCV allocates what a chunk's length says, 2 GB too."""
+    at = len(PNG_START)
+    while at + 12 <= len(data):
+        length, name = _big_endian(data[at : at + 4]), data[at + 4 : at + 8].tobytes()
+        at += 12 + length
+        if name == b"IEND":
+            return at <= len(data)
+    return False
 
 
 def _jpeg_size(data: UInt8Array) -> Size | None:
@@ -94,11 +114,11 @@ def _decoded(data: UInt8Array) -> UInt8Array | None:
 def _rgb(label: str, pixels: UInt8Array) -> UInt8Array:
     """RGB of decoded pixels: the label tells a Bayer mosaic from grey, and what was compressed in RGB order in place of BGR."""
     height, width = pixels.shape[:2]
-    encoding, _, compressed = label.partition(";")
+    encoding, _, how = label.partition(";")
     if pixels.ndim == 2:
         raw = encoding.strip().replace("16", "8")
         mosaic = raw if raw.startswith("bayer_") and raw in images.ENCODINGS else "mono8"
         return images.decode(mosaic, width, height, width, pixels.reshape(-1), is_bigendian=False)
-    order = "rgb" if "compressed rgb" in compressed else "bgr"  # image_transport of before 2012 swapped red and blue
+    order = "rgb" if "compressed rgb" in how else "bgr"  # red and blue are swapped in such a file, as image_transport reads it
     kind = f"{order}a8" if pixels.shape[2] == 4 else f"{order}8"
     return images.decode(kind, width, height, width * pixels.shape[2], pixels.reshape(-1), is_bigendian=False)

@@ -300,7 +300,7 @@ def test_voxels_are_the_answer_s_own():
     assert voxels.tobytes() == before.tobytes()
 
 
-@pytest.mark.parametrize("size", [0.0, -1.0, np.nan, np.inf, 1e-9])
+@pytest.mark.parametrize("size", [0.0, -1.0, np.nan, np.inf, 1e-9, 1e-50])
 def test_voxel_sizes_without_meaning_are_refused(size):
     with pytest.raises(InputError, match="voxel size is"):
         voxel_grid(made([(-50, -50, 1), (50, 50, 80)]), size)

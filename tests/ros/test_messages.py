@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from harness import cloud_array, image_message, info_message
+from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, RegionOfInterest
 from std_msgs.msg import Header
 
@@ -97,6 +98,18 @@ def test_unorganised_cloud_is_one_dense_row():
     np.testing.assert_array_equal(cloud_array(message)["z"], [np.arange(5)])
     empty = messages.point_cloud(points[:0], Header())
     assert (empty.height, empty.width, len(empty.data), empty.is_dense) == (1, 0, 0, True)
+
+
+def test_new_messages_survive_the_wire():
+    header = Header(frame_id="camera")
+    sent = [
+        messages.compressed_depth(np.full((6, 8), 4.0, np.float32), header),
+        messages.depth_image(np.full((6, 8), 4.0, np.float32), header, "16UC1"),
+        messages.point_cloud(np.zeros(3, POINT_DTYPE), header),
+        messages.point_cloud(np.zeros(0, POINT_DTYPE), header),
+    ]
+    for message in sent:
+        assert deserialize_message(serialize_message(message), type(message)) == message
 
 
 def test_cloud_layout():
