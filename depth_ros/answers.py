@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_ros.cloud import CloudBuilder, CloudOptions, pack_points, rays
+from depth_ros.cloud import CloudBuilder, CloudOptions, pack_points, rays, voxel_grid
 from depth_ros.engines import GraphRunner
 from depth_ros.estimator import Estimator, focal_factor, upsample
+from depth_ros.temporal import TemporalFilter, TemporalOptions
 from depth_ros.types import BoolArray, CameraModel, DepthPrediction, Float32Array, Frame, InputError, UInt8Array
 
 
@@ -32,7 +33,7 @@ class Answer:
     """What was asked for of a frame; valid until the next one."""
 
     prediction: DepthPrediction | None  # at the camera's resolution
-    points: NDArray[np.void] | None  # organised, of cloud.POINT_DTYPE
+    points: NDArray[np.void] | None  # of cloud.POINT_DTYPE, organised (rows, cols), or (N,) with a voxel size
     inference_ms: float  # of the engine, for this frame and those of its batch
     invalid_share: float  # of the pixels, those that are NaN
 
@@ -58,34 +59,40 @@ class Request(NamedTuple):
     wish: Wish
 
 
-def open_answerer(estimator: Estimator, camera: CameraModel, unseen: BoolArray | None, on_host: bool = False) -> Answerer:
+def open_answerer(
+    estimator: Estimator, camera: CameraModel, unseen: BoolArray | None, smoothing: TemporalOptions | None = None,
+    on_host: bool = False,
+) -> Answerer:  # fmt: skip
     """Return what answers this camera's frames; `unseen` (H, W) is where rectification left nothing, NaN in every answer.
 
-    `on_host` leaves nothing but inference to the engine's device, so that frames of several cameras are one batch there.
+    With `smoothing`, predictions are fused over time. That leaves nothing but inference to the engine's device, and so does
+    `on_host`, with which frames of several cameras are one batch there.
     Raises EngineError if the engine's device cannot be prepared for this size of image.
     """
-    host = HostAnswerer(estimator, camera, unseen)
-    runner = None if on_host else estimator.engine.open_frame_graph(camera.width, camera.height)
+    host = HostAnswerer(estimator, camera, unseen, TemporalFilter(smoothing) if smoothing else None)
+    runner = None if on_host or smoothing else estimator.engine.open_frame_graph(camera.width, camera.height)
     return host if runner is None else DeviceAnswerer(runner, host)
 
 
-def answer_together(requests: Sequence[Request]) -> list[Answer]:
-    """Return the answer to each request; frames of several cameras, all answered on the host, are one batch of the engine.
+def answer_together(requests: Sequence[Request]) -> list[Answer | InputError]:
+    """Return the answer to each request, or why there is none.
 
-    An answer is valid until the next one of its answerer. Raises as Answerer.answer().
+    Frames of several cameras, all answered on the host, are one batch of the engine. An answer is valid until the next one of
+    its answerer. Raises EngineError if the engine fails.
     """
-    if len(requests) < 2:
-        return [request.answerer.answer(request.frame, request.wish) for request in requests]
-    hosts = [request.answerer for request in requests]
-    assert all(isinstance(host, HostAnswerer) for host in hosts), "opened without on_host"
-    return _answer_on_host(cast(list[HostAnswerer], hosts), [r.frame for r in requests], [r.wish for r in requests])
+    if len(requests) == 1 and not isinstance(requests[0].answerer, HostAnswerer):
+        return [requests[0].answerer.answer(requests[0].frame, requests[0].wish)]
+    assert all(isinstance(request.answerer, HostAnswerer) for request in requests), "opened without on_host"
+    return _answer_on_host(cast(Sequence[tuple[HostAnswerer, Frame, Wish]], requests))
 
 
 class HostAnswerer:
     """Resizes, masks, upsamples and builds clouds with NumPy and OpenCV."""
 
-    def __init__(self, estimator: Estimator, camera: CameraModel, unseen: BoolArray | None) -> None:
-        self.estimator, self.camera, self.unseen = estimator, camera, unseen
+    def __init__(
+        self, estimator: Estimator, camera: CameraModel, unseen: BoolArray | None, smoothing: TemporalFilter | None = None
+    ) -> None:
+        self.estimator, self.camera, self.unseen, self.smoothing = estimator, camera, unseen, smoothing
         self._unseen_small: BoolArray | None = None
         if unseen is not None:
             size = estimator.bundle.width, estimator.bundle.height
@@ -94,7 +101,10 @@ class HostAnswerer:
 
     def answer(self, frame: Frame, wish: Wish) -> Answer:
         """See Answerer."""
-        return _answer_on_host([self], [frame], [wish])[0]
+        (answer,) = _answer_on_host([(self, frame, wish)])
+        if isinstance(answer, InputError):
+            raise answer
+        return answer
 
     def resize(self, frame: Frame) -> Frame:
         """Return the frame at the network's resolution. Raises InputError for a frame of another camera."""
@@ -103,6 +113,8 @@ class HostAnswerer:
 
     def finish(self, frame: Frame, small: Frame, prediction: DepthPrediction, wish: Wish, inference_ms: float) -> Answer:
         """Return what is wished for of a frame, given the same at the network's resolution and the prediction there."""
+        if self.smoothing is not None:
+            prediction = self.smoothing.update(prediction, small.image, frame.stamp_ns)
         prediction, cloud = prediction.within(wish.min_depth, wish.max_depth), wish.cloud
         large = None
         if wish.full or (cloud and cloud.full_resolution):
@@ -119,13 +131,13 @@ class HostAnswerer:
         """Nothing to release."""
 
     def points(self, prediction: DepthPrediction, image: UInt8Array, cloud: CloudOptions) -> NDArray[np.void]:
-        """Return the cloud (rows, cols) of a prediction with the RGB image (H, W, 3) at its resolution."""
+        """Return the cloud of a prediction with the RGB image (H, W, 3) at its resolution."""
         key = (prediction.camera, cloud.stride)
         if self._builder is None or self._builder[0] != key:
             # An edge of the network is one of its pixels wide, so as many pixels of an up-sampled prediction.
             span = max(1, round(prediction.camera.width / self.estimator.bundle.width))
             self._builder = (key, CloudBuilder(prediction.camera, cloud.stride, span))
-        return self._builder[1].build(prediction, image, cloud.max_relative_sigma, cloud.max_edge_step)
+        return thinned(self._builder[1].build(prediction, image, cloud.max_relative_sigma, cloud.max_edge_step), cloud)
 
 
 class DeviceAnswerer:
@@ -166,7 +178,7 @@ class DeviceAnswerer:
             points = self._host.points(prediction, frame.image, cloud)
         elif cloud:
             seen = _within(values["points"][0], wish)
-            points = pack_points(seen, values["colors"][0], cloud.stride)
+            points = thinned(pack_points(seen, values["colors"][0], cloud.stride), cloud)
         depth = prediction.depth if prediction else values["points"][0][..., 2]
         return Answer(prediction, points, inference_ms, _invalid_share(depth))
 
@@ -181,19 +193,31 @@ class DeviceAnswerer:
         return self._limits[key]
 
 
+def thinned(points: NDArray[np.void], cloud: CloudOptions) -> NDArray[np.void]:
+    """Return one point per voxel if the cloud has a voxel size, else the points as they are."""
+    return voxel_grid(points, cloud.voxel_size) if cloud.voxel_size > 0 else points
+
+
 def check_camera(frame: Frame, camera: CameraModel) -> None:
     """Raise InputError for a frame of another camera."""
     if frame.camera != camera:
         raise InputError(f"frame of {frame.camera}; expected one of {camera}, which the answers were prepared for")
 
 
-def _answer_on_host(hosts: Sequence[HostAnswerer], frames: Sequence[Frame], wishes: Sequence[Wish]) -> list[Answer]:
-    smalls = [host.resize(frame) for host, frame in zip(hosts, frames, strict=True)]  # once, also for the colours of clouds
+def _answer_on_host(requests: Sequence[tuple[HostAnswerer, Frame, Wish]]) -> list[Answer | InputError]:
+    if not requests:
+        return []
+    smalls = [host.resize(frame) for host, frame, _ in requests]  # once, for the network and for the colours of clouds
     start = time.perf_counter()
-    predictions = hosts[0].estimator.predict(smalls)
+    predictions = requests[0][0].estimator.predict(smalls)
     inference_ms = 1e3 * (time.perf_counter() - start)
-    found = zip(hosts, frames, smalls, predictions, wishes, strict=True)
-    return [host.finish(frame, small, prediction, wish, inference_ms) for host, frame, small, prediction, wish in found]
+    answers: list[Answer | InputError] = []
+    for (host, frame, wish), small, prediction in zip(requests, smalls, predictions, strict=True):
+        try:
+            answers.append(host.finish(frame, small, prediction, wish, inference_ms))
+        except InputError as error:  # of one camera: the others have their answers
+            answers.append(error)
+    return answers
 
 
 def _within(points: Float32Array, wish: Wish) -> Float32Array:

@@ -36,13 +36,14 @@ BRIDGE = {
     "training.quantise": ("bundle", "engines", "graphs", "images"),
     "training.train": ("memory",),
     "training.robustness": ("bundle", "engines", "estimator", "metrics"),
-    "training.data": ("calibration", "images", "truth"),
+    "training.data": ("calibration", "compressed", "images", "truth"),
 }
 
 # Each layer may import itself and the layers below it. Layer 0 is the lowest.
 ROBOT_LAYERS = (
     ("types", "bundle"),
     ("images", "engines", "graphs", "frame_graph", "scale", "cloud", "worker", "memory", "metrics", "truth", "calibration"),
+    ("compressed", "depth_codec", "temporal"),
     ("estimator",),
     ("answers",),
     ("ros", "tools"),

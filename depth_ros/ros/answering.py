@@ -98,8 +98,12 @@ class Answering:
             except EngineError as error:
                 return self._refuse(requests, error)
             for camera, job in jobs.items():
-                self._pipelines[camera].publish(job, answers.get(camera))
-                camera.health.frame_answered(self._node.get_clock().now().nanoseconds - job.frame.stamp_ns, answers.get(camera))
+                answer = answers.get(camera)
+                if isinstance(answer, InputError):
+                    camera.refuse(answer)
+                else:
+                    self._pipelines[camera].publish(job, answer)
+                    camera.health.frame_answered(self._node.get_clock().now().nanoseconds - job.frame.stamp_ns, answer)
 
     def _accept(self, camera: Camera, item: Item) -> Job | None:
         """The job that an image is; None, and a count, for one that cannot be used: those of other cameras can."""

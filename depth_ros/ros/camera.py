@@ -25,6 +25,7 @@ except ModuleNotFoundError:  # its name in Humble
 
 OUTPUTS = {
     "depth/image_rect": Image,
+    "depth/image_rect/compressedDepth": CompressedImage,
     "depth/camera_info": CameraInfo,
     "depth/uncertainty": Image,
     "depth/image_color": Image,

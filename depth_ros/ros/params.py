@@ -18,7 +18,9 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from depth_ros.answers import Wish
 from depth_ros.cloud import CloudOptions
+from depth_ros.depth_codec import ENCODINGS as DEPTH_ENCODINGS
 from depth_ros.engines import AUTO, ENGINES, MEMORIES, PRECISIONS, EngineOptions, default_cache
+from depth_ros.temporal import TemporalOptions
 from depth_ros.types import InputError
 
 CAMERA_NAME = re.compile("[a-zA-Z][a-zA-Z0-9_]*")
@@ -27,7 +29,7 @@ AT_RELOAD = "A change takes effect with the service ~/reload, or when the node i
 TRANSPORTS = ("raw", "compressed")
 OFF = {  # the parameter that withholds a topic, for whoever cannot stop its subscribers
     "publish_depth": "depth/image_rect", "publish_uncertainty": "depth/uncertainty", "publish_color": "depth/image_color",
-    "publish_cloud": "points",
+    "publish_cloud": "points", "publish_compressed": "depth/image_rect/compressedDepth",
 }  # fmt: skip
 
 
@@ -68,12 +70,22 @@ class NodeParams:
     max_depth: float = _param(0.0, "Depth [m] from which it is +inf, nothing in range; 0: the model's own range", 0.0, 1e4)
     max_rate: float = _param(0.0, "Most images per second and camera that are answered; 0: all there is time for", 0.0, 1e4)
     publish_depth: bool = _param(True, "Whether depth/image_rect is answered; like all topics, only to subscribers")
+    publish_compressed: bool = _param(True, "Whether depth/image_rect/compressedDepth is")
     publish_uncertainty: bool = _param(True, "Whether depth/uncertainty is")
     publish_color: bool = _param(True, "Whether depth/image_color is")
     publish_cloud: bool = _param(True, "Whether points is")
     max_relative_sigma: float = _param(0.35, "Cloud points with sigma / depth above this are NaN; 0: keep them", 0.0, 1e6)
     max_edge_step: float = _param(0.1, "Cloud points on a relative depth step above this are NaN; 0: keep them", 0.0, 1e6)
     cloud_full_resolution: bool = _param(False, "Cloud at the camera's resolution instead of the network's")
+    depth_encoding: str = _param(
+        "32FC1", f"Of depth and uncertainty: {' or '.join(DEPTH_ENCODINGS)}; 32FC1 is metres, 16UC1 millimetres with 0 for none"
+    )
+    temporal_filter: bool = _param(
+        False, "Fuse depth over time where it flickers; a cut, a pause or another camera starts it anew"
+    )
+    cloud_voxel_size: float = _param(
+        0.0, "Edge [m] of the cubes of which the cloud has one point each; 0: every pixel's", 0.0, 1e3
+    )
     cloud_stride: int = _param(1, "Every n-th row and column of the cloud", 1, 64)
     color_min_depth: float = _param(1.0, "Depth [m] of the warmest colour of depth/image_color", 0.01, 1e4)
     color_max_depth: float = _param(80.0, "Depth [m] of the coldest colour of depth/image_color", 0.01, 1e4)
@@ -82,6 +94,8 @@ class NodeParams:
     def __post_init__(self) -> None:
         if self.image_transport not in TRANSPORTS:
             raise InputError(f"image_transport is '{self.image_transport}'; expected {' or '.join(TRANSPORTS)}")
+        if self.depth_encoding not in DEPTH_ENCODINGS:
+            raise InputError(f"depth_encoding is '{self.depth_encoding}'; expected {' or '.join(DEPTH_ENCODINGS)}")
         for name in self.camera_names:
             if not CAMERA_NAME.fullmatch(name) or self.camera_names.count(name) > 1:
                 raise InputError(
@@ -114,7 +128,14 @@ class NodeParams:
     @property
     def cloud(self) -> CloudOptions:
         """What of this concerns the cloud."""
-        return CloudOptions(self.cloud_full_resolution, self.cloud_stride, self.max_relative_sigma, self.max_edge_step)
+        return CloudOptions(
+            self.cloud_full_resolution, self.cloud_stride, self.max_relative_sigma, self.max_edge_step, self.cloud_voxel_size
+        )
+
+    @property
+    def smoothing(self) -> TemporalOptions | None:
+        """The filter over time, None where there is none."""
+        return TemporalOptions() if self.temporal_filter else None
 
 
 NAMES = tuple(item.name for item in fields(NodeParams))

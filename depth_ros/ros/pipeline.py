@@ -14,9 +14,10 @@ from depth_ros.estimator import Estimator
 from depth_ros.images import Rectifier, colorize
 from depth_ros.ros import messages
 from depth_ros.ros.params import NodeParams
+from depth_ros.temporal import TemporalOptions
 from depth_ros.types import CameraModel, DepthPrediction, Frame
 
-FULL_RESOLUTION = ("depth/image_rect", "depth/uncertainty", "depth/image_color")
+FULL_RESOLUTION = ("depth/image_rect", "depth/image_rect/compressedDepth", "depth/uncertainty", "depth/image_color")
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Pipeline:
         self._publishers = publishers
         self._warn = warn
         self._on_host = on_host
-        self._camera: CameraModel | None = None  # the camera that _rectifier was made for
-        self._rectifier: Rectifier | None = None
-        self._answerer: Answerer | None = None  # the same camera's
+        self._prepared_for: tuple[CameraModel, TemporalOptions | None] | None = None
+        self._rectifier: Rectifier | None = None  # both made for that
+        self._answerer: Answerer | None = None
 
     def accept(self, image: Image | CompressedImage, info: CameraInfo, params: NodeParams) -> Job | None:
         """Return the job that an image is, None if nobody wants an answer.
@@ -83,15 +84,19 @@ class Pipeline:
 
     def close(self) -> None:
         """Release what was prepared for the camera; closing twice is allowed."""
-        answerer, self._answerer, self._camera = self._answerer, None, None
+        answerer, self._answerer, self._prepared_for = self._answerer, None, None
         if answerer is not None:
             answerer.close()
 
     def _frame(self, image: Image | CompressedImage, info: CameraInfo, params: NodeParams) -> Frame:
         camera = messages.camera_model(info, params.image_is_rectified)
-        raw = Frame(messages.image_array(image), camera, messages.stamp_ns(image.header), image.header.frame_id)
-        if camera != self._camera:
-            self._prepare(camera)
+        if isinstance(image, CompressedImage):
+            pixels = messages.compressed_image_array(image, camera)
+        else:
+            pixels = messages.image_array(image)
+        raw = Frame(pixels, camera, messages.stamp_ns(image.header), image.header.frame_id)
+        if (camera, params.smoothing) != self._prepared_for:
+            self._prepare(camera, params.smoothing)
             warning = self._estimator.aspect_warning(camera.rectified())
             if warning:
                 self._warn(warning)
@@ -99,21 +104,23 @@ class Pipeline:
             return raw
         return Frame(self._rectifier(raw.image), self._rectifier.camera, raw.stamp_ns, raw.frame_id)
 
-    def _prepare(self, camera: CameraModel) -> None:
+    def _prepare(self, camera: CameraModel, smoothing: TemporalOptions | None) -> None:
         self.close()
         rectifier = Rectifier(camera) if camera.distortion else None
         unseen = rectifier.unseen if rectifier else None
-        self._answerer = open_answerer(self._estimator, camera.rectified(), unseen, self._on_host)
-        self._camera, self._rectifier = camera, rectifier
+        self._answerer = open_answerer(self._estimator, camera.rectified(), unseen, smoothing, self._on_host)
+        self._prepared_for, self._rectifier = (camera, smoothing), rectifier
 
 
 def _is_wanted(topic: str, publisher: Publisher, params: NodeParams) -> bool:
     return topic not in params.withheld and publisher.get_subscription_count() > 0
 
 
-def _image(topic: str, prediction: DepthPrediction, header: Header, params: NodeParams) -> Image:
+def _image(topic: str, prediction: DepthPrediction, header: Header, params: NodeParams) -> Image | CompressedImage:
     if topic == "depth/image_rect":
-        return messages.depth_image(prediction.depth, header)
+        return messages.depth_image(prediction.depth, header, params.depth_encoding)
+    if topic == "depth/image_rect/compressedDepth":
+        return messages.compressed_depth(prediction.depth, header, params.depth_encoding)
     if topic == "depth/uncertainty":
-        return messages.depth_image(prediction.sigma, header)
+        return messages.depth_image(prediction.sigma, header, params.depth_encoding)
     return messages.color_image(colorize(prediction.depth, params.color_min_depth, params.color_max_depth), header)

@@ -13,6 +13,7 @@ from depth_ros.engines import EngineError, EngineOptions, load_engine
 from depth_ros.engines.onnxrt import open_on_cpu
 from depth_ros.estimator import Estimator
 from depth_ros.graphs import frame_graph
+from depth_ros.temporal import TemporalOptions
 from depth_ros.types import CameraModel, Frame, InputError
 
 CAMERA = CameraModel(160, 90, 120.0, 118.0, 78.0, 47.0)
@@ -87,6 +88,45 @@ def test_the_device_answers_like_the_host(pair, cloud):
         assert np.quantile(np.abs(ours.points[name][both] - theirs.points[name][both]), 0.98) <= 0.1
     colors = [np.ascontiguousarray(points["rgb"]).view(np.uint8).astype(int) for points in (ours.points, theirs.points)]
     assert np.abs(colors[0] - colors[1]).max() <= 1
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_voxels_are_those_of_the_organised_cloud_on_host_and_device(pair, full):
+    for estimator in pair:
+        answerer = open_answerer(estimator, CAMERA, None)
+        limits = {"full_resolution": full, "max_relative_sigma": 0.2, "max_edge_step": 0.3}
+        organised = answerer.answer(frame(), False, CloudOptions(**limits)).points.copy()
+        voxels = answerer.answer(frame(), False, CloudOptions(**limits, voxel_size=0.5)).points
+        assert organised.ndim == 2
+        assert np.isnan(organised["z"]).any()
+        assert voxels.ndim == 1
+        cubes = {tuple(np.floor(np.array(point) / np.float32(0.5))) for point in organised[["x", "y", "z"]].ravel().tolist()}
+        assert voxels.size == len({cube for cube in cubes if not np.isnan(cube).any()})
+        assert 10 < voxels.size < np.isfinite(organised["z"]).sum()
+
+
+def test_sky_is_infinite_in_the_image_and_absent_in_the_cloud(pair):
+    for estimator in pair:
+        answer = open_answerer(estimator, CAMERA, None).answer(frame(), True, CloudOptions(full_resolution=True))
+        sky = np.isposinf(answer.prediction.depth)
+        assert sky[35:45, 65:85].all()
+        assert np.isnan(answer.points["z"][sky]).all()
+
+
+def test_smoothed_answers_are_fused_over_time_and_done_by_the_host(pair):
+    estimator, on_device = pair
+    assert isinstance(open_answerer(on_device, CAMERA, None, TemporalOptions()), HostAnswerer)
+    options = TemporalOptions(noise_share=1.0, process_noise=0.01, motion=0.0)
+    smooth, plain = open_answerer(estimator, CAMERA, None, options), open_answerer(estimator, CAMERA, None)
+    for number in range(1, 8):
+        image = np.full((CAMERA.height, CAMERA.width, 3), (100 + 4 * (number % 2), 200, 9), np.uint8)  # 10 or 10.4 m, sigma 2 m
+        given = Frame(image, CAMERA, number * 100_000_000, "camera")
+        answers = [answerer.answer(given, True, CloudOptions()) for answerer in (smooth, plain)]
+        flicker = 10.4 if number % 2 else 10.0
+        np.testing.assert_allclose(answers[1].prediction.depth / answers[1].prediction.depth.mean(), 1, rtol=1e-4)
+    factor = answers[1].prediction.depth.mean() / flicker  # of the focal length
+    assert answers[0].prediction.depth / factor == pytest.approx(10.2, abs=0.05)
+    np.testing.assert_allclose(answers[0].points["z"] / factor, 10.2, atol=0.05)
 
 
 def test_only_what_was_asked_for_comes_back(pair):
