@@ -81,10 +81,10 @@ class NodeParams:
         "32FC1", f"Of depth and uncertainty: {' or '.join(DEPTH_ENCODINGS)}; 32FC1 is metres, 16UC1 millimetres with 0 for none"
     )
     temporal_filter: bool = _param(
-        False, "Fuse depth over time where it flickers; a cut, a pause or another camera starts it anew"
+        False, "Fuse depth over time where it flickers; a cut or a pause starts it anew"
     )
     cloud_voxel_size: float = _param(
-        0.0, "Edge [m] of the cubes of which the cloud has one point each; 0: every pixel's", 0.0, 1e3
+        0.0, "Edge [m] of cubes of which the cloud has one point each; 0: one per pixel", 0.0, 1e3
     )
     cloud_stride: int = _param(1, "Every n-th row and column of the cloud", 1, 64)
     color_min_depth: float = _param(1.0, "Depth [m] of the warmest colour of depth/image_color", 0.01, 1e4)
