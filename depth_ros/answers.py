@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from depth_ros.cloud import CloudBuilder, CloudOptions, pack_points, rays
 from depth_ros.engines import GraphRunner
 from depth_ros.estimator import Estimator, focal_factor, upsample
+from depth_ros.scale import ConstantScale, Scaler, apply
 from depth_ros.types import BoolArray, CameraModel, DepthPrediction, Frame, InputError, UInt8Array
 
 
@@ -29,28 +30,34 @@ class Answerer(Protocol):
     def answer(self, frame: Frame, full: bool, cloud: CloudOptions | None) -> Answer:
         """Return the prediction if `full` and the cloud if there are options for one.
 
-        Raises InputError for a frame of another camera, and EngineError if the engine fails.
+        Raises InputError for a frame of another camera or without a scale, and EngineError if the engine fails.
         """
 
     def close(self) -> None:
         """Release what it holds on the engine's device; the engine stays open."""
 
 
-def open_answerer(estimator: Estimator, camera: CameraModel, unseen: BoolArray | None) -> Answerer:
+def open_answerer(estimator: Estimator, camera: CameraModel, unseen: BoolArray | None, scaler: Scaler | None = None) -> Answerer:
     """Return what answers this camera's frames; `unseen` (H, W) is where rectification left nothing, NaN in every answer.
 
-    Raises EngineError if the engine's device cannot be prepared for this size of image.
+    `scaler` makes metres of a prediction; without one it is in metres already. The device can only multiply, so a scale that
+    comes from frames, or is uncertain, leaves the work to the host. Raises EngineError if the engine's device cannot
+    be prepared for this size of image.
     """
+    host = HostAnswerer(estimator, camera, unseen, scaler)
+    factor = host.scaler.constant
+    if factor is None or factor.sigma > 0:
+        return host
     runner = estimator.engine.open_frame_graph(camera.width, camera.height)
-    host = HostAnswerer(estimator, camera, unseen)
-    return host if runner is None else DeviceAnswerer(runner, host)
+    return host if runner is None else DeviceAnswerer(runner, host, factor.factor)
 
 
 class HostAnswerer:
     """Resizes, masks, upsamples and builds clouds with NumPy and OpenCV."""
 
-    def __init__(self, estimator: Estimator, camera: CameraModel, unseen: BoolArray | None) -> None:
+    def __init__(self, estimator: Estimator, camera: CameraModel, unseen: BoolArray | None, scaler: Scaler | None = None) -> None:
         self.estimator, self.camera, self.unseen = estimator, camera, unseen
+        self.scaler = scaler or ConstantScale()
         self._unseen_small: BoolArray | None = None
         if unseen is not None:
             size = estimator.bundle.width, estimator.bundle.height
@@ -62,6 +69,7 @@ class HostAnswerer:
         check_camera(frame, self.camera)
         small = self.estimator.resize(frame)  # once, for the network and for the cloud's colours
         prediction = self.estimator.predict([small])[0]
+        prediction = apply(prediction, self.scaler.scale_for(small, prediction.without(self._unseen_small)))
         large = None
         if full or (cloud and cloud.full_resolution):
             large = upsample(prediction, frame.camera).without(self.unseen)
@@ -91,14 +99,14 @@ class DeviceAnswerer:
     A cloud at the camera's resolution is built by the host, from the depth that came back: sending it would cost more.
     """
 
-    def __init__(self, runner: GraphRunner, host: HostAnswerer) -> None:
+    def __init__(self, runner: GraphRunner, host: HostAnswerer, factor: float = 1.0) -> None:
         camera, bundle = host.camera, host.estimator.bundle
         small = camera.resized(bundle.width, bundle.height)
         ray_x, ray_y = rays(small)
         unseen = np.zeros((camera.height, camera.width), np.bool_) if host.unseen is None else host.unseen
         self._runner, self._host, self._small = runner, host, small
         self._constant: dict[str, NDArray[np.generic]] = {
-            "focal": np.array([focal_factor(small, bundle)], np.float32),
+            "focal": np.array([focal_factor(small, bundle) * factor], np.float32),
             "ray_x": ray_x[None],
             "ray_y": ray_y[None],
             "unseen": unseen.view(np.uint8)[None],

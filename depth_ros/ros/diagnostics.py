@@ -31,7 +31,7 @@ NOT_ACTIVE = Status(DiagnosticStatus.OK, "not active")
 
 
 class Diagnostics:
-    """Publishes two statuses of `node` every second: "<node>: engine" and "<node>: frames"."""
+    """Publishes three statuses of `node` every second: "<node>: engine", "<node>: frames" and "<node>: scale"."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -39,6 +39,7 @@ class Diagnostics:
         self._model = ""
         self._engine = self._running = NOT_CONFIGURED
         self._frames: Callable[[], Status] = lambda: NOT_ACTIVE
+        self._scale: Callable[[], Status] = lambda: NOT_ACTIVE
         self._publisher = node.create_publisher(DiagnosticArray, TOPIC, QoSProfile(depth=10))
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
         node.create_timer(PERIOD_S, self.publish, clock=steady)
@@ -50,7 +51,7 @@ class Diagnostics:
     def _publish(self, frames: Status) -> None:
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
-        for part, status in (("engine", self._engine), ("frames", frames)):
+        for part, status in (("engine", self._engine), ("frames", frames), ("scale", self._scale())):
             values = [KeyValue(key=key, value=str(value)) for key, value in status.values.items()]
             message.status.append(
                 DiagnosticStatus(
@@ -90,9 +91,13 @@ class Diagnostics:
         """Say that the node is not configured."""
         self._engine = NOT_CONFIGURED
 
-    def watch(self, health: Health, dropped: Callable[[], int], missing: Callable[[], str]) -> None:
-        """Report on these frames; `missing` says what the node lacks, empty if nothing."""
+    def watch(
+        self, health: Health, dropped: Callable[[], int], missing: Callable[[], str],
+        scale: Callable[[], Status] = lambda: NOT_ACTIVE,
+    ) -> None:  # fmt: skip
+        """Report on these frames and their scale; `missing` says what the node lacks, empty if nothing."""
         meter = Meter(health)
+        self._scale = scale
         self._engine = self._running  # which a failed activation may have hidden
 
         def frames() -> Status:
@@ -105,7 +110,7 @@ class Diagnostics:
 
     def unwatch(self) -> None:
         """Say that the node is not active."""
-        self._frames = lambda: NOT_ACTIVE
+        self._frames = self._scale = lambda: NOT_ACTIVE
 
 
 def _frames(health: Health, figures: Figures | None, dropped: int, missing: str) -> Status:

@@ -7,7 +7,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -34,6 +33,7 @@ from depth_ros.ros.diagnostics import Diagnostics
 from depth_ros.ros.health import Health, Meter
 from depth_ros.ros.loading import load_estimator
 from depth_ros.ros.pipeline import Pipeline
+from depth_ros.ros.scaling import Scaling
 from depth_ros.types import InputError
 from depth_ros.worker import LatestWorker
 
@@ -154,10 +154,11 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         assert self._estimator is not None
         self._info = None
         self._health = Health()
-        self._pipeline = Pipeline(self._estimator, self._publishers_by_topic, self.get_logger().warning)
+        scaling = Scaling(self, self.params.scale, self._estimator.bundle.kind)
+        self._pipeline = Pipeline(self._estimator, self._publishers_by_topic, self.get_logger().warning, scaling)
         self._worker: LatestWorker[tuple[Image, CameraInfo]] = LatestWorker(self._work, self._refuse)
-        self._diagnostics.watch(self._health, lambda: self._worker.dropped, self._missing)
-        self._undo_activate = [self._end_work, self._diagnostics.unwatch]
+        self._diagnostics.watch(self._health, lambda: self._worker.dropped, self._missing, scaling.status)
+        self._undo_activate = [self._end_work, self._diagnostics.unwatch, scaling.close]
         best_effort = {"reliability": ReliabilityPolicy.BEST_EFFORT}  # matches every camera driver, reliable or not
         for kind, topic, callback in ((CameraInfo, "camera_info", self._on_camera_info), (Image, "image", self._on_image)):
             with params.qos_of(self, topic) as overridable:
@@ -243,7 +244,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
     def _check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         known = {item.name: item.value for item in changes if item.name in params.NAMES}
         try:
-            replace(params.read(self), **known)
+            params.with_values(params.read(self), known)
         except InputError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from depth_ros.cloud import CloudOptions
 from depth_ros.engines import AUTO, ENGINES, MEMORIES, PRECISIONS, EngineOptions, default_cache
+from depth_ros.scale import SOURCES
+from depth_ros.scale.poses import pose_from_text
 from depth_ros.types import InputError
 
 FIXED = "read only: set it at start, in the parameter file or with -p"
@@ -26,6 +28,33 @@ def _param(
     default: Any, description: str, low: float | None = None, high: float | None = None, fixed: bool = False
 ) -> Any:  # Any: a dataclass field stands where its value's type is declared
     return field(default=default, metadata={"description": description, "low": low, "high": high, "fixed": fixed})
+
+
+@dataclass(frozen=True)
+class ScaleParams:
+    """Where metres come from: the parameters `scale.*` (docs/scale.md)."""
+
+    source: str = _param("bundle", f"Where metres come from: {', '.join(SOURCES)}", fixed=True)
+    factor: float = _param(1.0, "Metres per unit of the model's depth, for the source fixed", 1e-6, 1e6, fixed=True)
+    factor_sigma: float = _param(0.0, "Relative standard deviation of factor", 0.0, 1.0, fixed=True)
+    camera_height: float = _param(0.0, "Height [m] of the camera above the ground, for that source", 0.0, 1e3, fixed=True)
+    camera_height_sigma: float = _param(0.02, "Standard deviation [m] of camera_height", 0.0, 1e3, fixed=True)
+    camera_pitch: float = _param(0.0, "How far [rad] the camera looks down", -1.5, 1.5, fixed=True)
+    sensor_pose: str = _param(
+        "", "x y z roll pitch yaw [m, rad] of range sensor or robot from the camera (x forward, y left, z up); empty: /tf_static",
+        fixed=True,
+    )  # fmt: skip
+    drift: float = _param(0.05, "How far the scale wanders in a second, relative", 0.0, 10.0, fixed=True)
+    timeout_s: float = _param(5.0, "Seconds without a measurement after which images are refused", 0.1, 3600.0, fixed=True)
+    tolerance_s: float = _param(0.2, "Seconds by which a range may be older or newer than its image", 0.0, 60.0, fixed=True)
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise InputError(f"scale.source is '{self.source}'; expected one of {', '.join(SOURCES)}")
+        if self.source == "camera_height" and not self.camera_height > 0:
+            raise InputError("scale.camera_height is 0; expected the height of the camera above the ground [m]")
+        if self.sensor_pose:
+            pose_from_text(self.sensor_pose)
 
 
 @dataclass(frozen=True)
@@ -53,6 +82,7 @@ class NodeParams:
     color_min_depth: float = _param(1.0, "Depth [m] of the warmest colour of depth/image_color", 0.01, 1e4)
     color_max_depth: float = _param(80.0, "Depth [m] of the coldest colour of depth/image_color", 0.01, 1e4)
     report_period_s: float = _param(5.0, "Seconds between lines on rate, latency and drops; 0: none", 0.0, 3600.0, fixed=True)
+    scale: ScaleParams = field(default_factory=ScaleParams)
 
     def __post_init__(self) -> None:
         if not self.color_min_depth < self.color_max_depth:
@@ -74,7 +104,26 @@ class NodeParams:
         return CloudOptions(self.cloud_full_resolution, self.cloud_stride, self.max_relative_sigma, self.max_edge_step)
 
 
-NAMES = tuple(item.name for item in fields(NodeParams))
+def flattened(values: object, prefix: str = "") -> dict[str, Any]:
+    """Return a parameter dataclass as ROS names: a nested one's fields have its name and a dot before theirs."""
+    found: dict[str, Any] = {}
+    for item in fields(values):  # type: ignore[arg-type]  # a dataclass
+        value = getattr(values, item.name)
+        found |= flattened(value, f"{prefix}{item.name}.") if is_dataclass(value) else {f"{prefix}{item.name}": value}
+    return found
+
+
+def _declared(kind: object, prefix: str = "") -> dict[str, Field[Any]]:
+    found: dict[str, Field[Any]] = {}
+    for item in fields(kind):  # type: ignore[arg-type]  # a dataclass
+        nested = isinstance(item.default_factory, type)
+        name = f"{prefix}{item.name}"
+        found |= _declared(item.default_factory, f"{name}.") if nested else {name: item}
+    return found
+
+
+FIELDS = _declared(NodeParams)  # by ROS name
+NAMES = tuple(FIELDS)
 
 
 def declare(node: Node) -> NodeParams:
@@ -82,9 +131,9 @@ def declare(node: Node) -> NodeParams:
 
     Raises InputError on a name that does not exist, and rclpy's ParameterException on a wrong type or range.
     """
-    accept_integers(node, {item.name: item.default for item in fields(NodeParams)})
-    for item in fields(NodeParams):
-        node.declare_parameter(item.name, item.default, _descriptor(item))
+    accept_integers(node, {name: item.default for name, item in FIELDS.items()})
+    for name, item in FIELDS.items():
+        node.declare_parameter(name, item.default, _descriptor(item))
     _refuse_unknown(node)
     return read(node)
 
@@ -100,7 +149,14 @@ def accept_integers(node: Node, defaults: Mapping[str, object]) -> None:
 
 def read(node: Node) -> NodeParams:
     """Return the current values."""
-    return NodeParams(**{item.name: node.get_parameter(item.name).value for item in fields(NodeParams)})
+    return with_values(NodeParams(), {name: node.get_parameter(name).value for name in NAMES})
+
+
+def with_values(params: NodeParams, values: Mapping[str, Any]) -> NodeParams:
+    """Return the parameters with these values, by ROS name. Raises InputError where they contradict each other."""
+    plain = {name: value for name, value in values.items() if "." not in name}
+    scale = {name.removeprefix("scale."): value for name, value in values.items() if name.startswith("scale.")}
+    return replace(params, scale=replace(params.scale, **scale), **plain)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from depth_ros.estimator import Estimator
 from depth_ros.images import Rectifier, colorize
 from depth_ros.ros import messages
 from depth_ros.ros.params import NodeParams
+from depth_ros.scale import Scaler
 from depth_ros.types import CameraModel, DepthPrediction, Frame
 
 FULL_RESOLUTION = ("depth/image_rect", "depth/uncertainty", "depth/image_color")
@@ -21,11 +22,14 @@ FULL_RESOLUTION = ("depth/image_rect", "depth/uncertainty", "depth/image_color")
 class Pipeline:
     """Answers images with what has subscribers; nothing else is computed.
 
-    `publishers` maps topic to publisher; `warn` takes one line.
+    `publishers` maps topic to publisher; `warn` takes one line; `scaler` makes metres where the bundle gives none.
     """
 
-    def __init__(self, estimator: Estimator, publishers: Mapping[str, Publisher], warn: Callable[[str], None]) -> None:
-        self._estimator = estimator
+    def __init__(
+        self, estimator: Estimator, publishers: Mapping[str, Publisher], warn: Callable[[str], None],
+        scaler: Scaler | None = None,
+    ) -> None:  # fmt: skip
+        self._estimator, self._scaler = estimator, scaler
         self._publishers = publishers
         self._warn = warn
         self._camera: CameraModel | None = None  # the camera that _rectifier was made for
@@ -35,7 +39,7 @@ class Pipeline:
     def answer(self, image: Image, info: CameraInfo, params: NodeParams) -> bool:
         """Publish the answers to `image`; return whether anybody wanted one.
 
-        Raises InputError on a bad image or camera, and EngineError if the engine fails.
+        Raises InputError on a bad image or camera, or without a scale, and EngineError if the engine fails.
         """
         wanted = {topic for topic, publisher in self._publishers.items() if publisher.get_subscription_count() > 0}
         if not wanted:
@@ -69,7 +73,7 @@ class Pipeline:
         self.close()
         rectifier = Rectifier(camera) if camera.distortion else None
         unseen = rectifier.unseen if rectifier else None
-        self._answerer = open_answerer(self._estimator, camera.rectified(), unseen)
+        self._answerer = open_answerer(self._estimator, camera.rectified(), unseen, self._scaler)
         self._camera, self._rectifier = camera, rectifier
 
     def _publish_depth(self, frame: Frame, header: Header, wanted: set[str], params: NodeParams) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from depth_ros.types import DepthPrediction, Frame, InputError
+from depth_ros.types import DepthPrediction, Frame
 
 SOURCES = ("bundle", "fixed", "camera_height", "range", "odometry")
 SUITABLE = {  # kind of bundle -> the sources that make metres of its depth
@@ -74,12 +74,7 @@ class ConstantScale:
 
 
 def check_source(source: str, kind: str) -> str | None:
-    """Return why a source cannot make metres of this kind of bundle (one of bundle.KINDS), None if it can.
-
-    Raises InputError for a name that is no source.
-    """
-    if source not in SOURCES:
-        raise InputError(f"scale.source is '{source}'; expected one of {', '.join(SOURCES)}")
+    """Return why a source (of SOURCES) cannot make metres of this kind of bundle (of bundle.KINDS), None if it can."""
     if source in SUITABLE[kind]:
         return None
     suitable = " or ".join(SUITABLE[kind])

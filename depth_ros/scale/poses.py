@@ -14,6 +14,7 @@ from depth_ros.types import Float64Array, InputError
 OPTICAL_T_BODY: Float64Array = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 KEPT_POSES = 400  # eight seconds at 50 Hz
 GAP_S = 0.5  # between two poses beyond which nothing is known of the time in between
+BACK_S = 1.0  # older than the newest by less than that, a pose was overtaken on its way
 AHEAD_S = 0.1  # beyond the newest pose that motion is taken to go on
 
 
@@ -59,9 +60,14 @@ class PoseHistory:
         self._values: deque[Float64Array] = deque(maxlen=KEPT_POSES)  # position and quaternion x y z w (7,)
 
     def add(self, stamp_ns: int, position: Sequence[float], quaternion: Sequence[float]) -> None:
-        """Take a pose in; one that is older than the newest begins a new history. Raises InputError if it is no pose."""
+        """Take a pose in, newer than those before; much older, the clock was set back and a new history begins.
+
+        Raises InputError if it is no pose.
+        """
         pose_from_quaternion(position, quaternion)
         if self._stamps and stamp_ns <= self._stamps[-1]:
+            if stamp_ns > self._stamps[-1] - BACK_S * 1e9:
+                return
             self._stamps.clear()
             self._values.clear()
         value = np.array([*position, *quaternion], np.float64)
@@ -85,3 +91,29 @@ class PoseHistory:
         share = (stamp_ns - begin) / (end - begin)
         value = self._values[after - 1] * (1 - share) + self._values[after] * share
         return pose_from_quaternion(value[:3].tolist(), value[3:].tolist())
+
+
+class StaticTree:
+    """Frames that are fixed to each other, as /tf_static tells them."""
+
+    def __init__(self) -> None:
+        self._parents: dict[str, tuple[str, Float64Array]] = {}  # child -> parent, parent_T_child
+
+    def add(self, parent: str, child: str, parent_T_child: Float64Array) -> None:
+        """Take an edge in; the last one of a child counts."""
+        self._parents[child] = (parent, parent_T_child)
+
+    def between(self, target: str, source: str) -> Float64Array | None:
+        """Return target_T_source (4, 4), None where the two hang together by nothing."""
+        (target_root, root_T_target), (source_root, root_T_source) = self._root(target), self._root(source)
+        return np.linalg.inv(root_T_target) @ root_T_source if target_root == source_root else None
+
+    def _root(self, frame: str) -> tuple[str, Float64Array]:
+        pose, seen = np.eye(4), {frame}
+        while frame in self._parents:
+            frame, parent_T_child = self._parents[frame]
+            if frame in seen:
+                raise InputError(f"/tf_static has a loop through frame '{frame}'; expected a tree")
+            seen.add(frame)
+            pose = parent_T_child @ pose
+        return frame, pose
