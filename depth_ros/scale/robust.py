@@ -63,7 +63,7 @@ def robust_fit(design: Float64Array, target: Float64Array, spread: Float64Array,
         weight = (1 - ratio**2) ** 2
         coefficients = np.linalg.solve(x.T @ (weight[:, None] * x), x.T @ (weight * y)).astype(np.float64)
     residual = y - x @ coefficients
-    covariance = _covariance(x, residual, weight, cells)
+    covariance = _covariance(x, residual, scatter, cells)
     return Fit(coefficients, covariance, np.abs(residual) <= CORE * scatter, scatter)
 
 
@@ -81,17 +81,19 @@ def _least_median(x: Float64Array, y: Float64Array) -> Float64Array:
     return best
 
 
-def _covariance(x: Float64Array, residual: Float64Array, weight: Float64Array, cells: NDArray[np.integer]) -> Float64Array:
-    """Covariance of the coefficients; the slope of the biweight is left out, which errs to the safe side."""
-    used = weight > 0
-    x, residual, weight = x[used], residual[used], weight[used]
+def _covariance(x: Float64Array, residual: Float64Array, scatter: float, cells: NDArray[np.integer]) -> Float64Array:
+    """Covariance of the coefficients: of an M-estimate (Huber 1964), with scores summed over cells."""
+    u = residual / (TUKEY * scatter)
+    used = np.abs(u) < 1
+    x, residual, u = x[used], residual[used], u[used]
+    weight, slope = (1 - u**2) ** 2, (1 - u**2) * (1 - 5 * u**2)
     _, index = np.unique(cells[used], return_inverse=True)
     groups, unknowns = int(index.max()) + 1, x.shape[1]
     weighted = weight[:, None] * x
     scores, moments = np.zeros((groups, unknowns)), np.zeros((groups, unknowns))
     np.add.at(scores, index, weighted * residual[:, None])
     np.add.at(moments, index, weighted)
-    bread = np.linalg.inv(x.T @ weighted)
+    bread = np.linalg.inv(x.T @ (slope[:, None] * x))
     stated = moments.T @ moments
     if groups <= unknowns:
         meat = stated
