@@ -18,7 +18,7 @@ LEAST_PARALLAX_PX = 1.5
 MOST_EPIPOLAR_PX = 1.0
 TRACKING_SIGMA_PX = 0.3
 FEATURES = 250
-WINDOW = (15, 15)  # [px] that is followed
+WINDOW = (9, 9)  # [px] that is followed; a larger one sees the nearer side of a surface move and errs by 2 %
 ROUND_TRIP_PX = 0.5  # tracked there and back
 MOST_TURN = 0.1  # [rad] between the frames; beyond it the lever arm's error counts for more than the distance
 

@@ -69,7 +69,7 @@ def test_the_scale_of_an_exact_prediction(texture, motion):
     with pytest.raises(NoMeasurement, match="no two frames"):
         meter.measure(*shot(texture, moved(), 0.0))
     found = meter.measure(*shot(texture, moved(*motion), 0.2))
-    assert found.scale.factor == pytest.approx(3.0, rel=0.01)
+    assert found.scale.factor == pytest.approx(3.0, rel=0.02)
     assert found.inliers > 50
     assert found.scale.sigma < 0.05
 
