@@ -29,6 +29,7 @@ from depth_ros.scale.ranging import LEAST_SAMPLES, measure_ranges
 from depth_ros.types import DepthPrediction, Float64Array, Frame, InputError
 
 QUEUE = 10
+ODOMETRY_QUEUE = 100  # half a second at 200 Hz: a gap in the poses is worse than their age
 KEPT = 20  # messages of range sensors among which the one nearest to an image is chosen
 
 
@@ -131,7 +132,7 @@ class OdometryInput:
         self._refused = ""
         self._extrinsics = Extrinsics(node, params.sensor_pose)
         self._topic = node.resolve_topic_name(f"{prefix}odom")
-        self._subscription = subscribe(node, Odometry, f"{prefix}odom", self._on_odometry)
+        self._subscription = subscribe(node, Odometry, f"{prefix}odom", self._on_odometry, ODOMETRY_QUEUE)
 
     def close(self) -> None:
         """See ScaleInput."""
@@ -172,10 +173,10 @@ class OdometryInput:
         return OPTICAL_T_BODY if known is None else known
 
 
-def subscribe(node: Node, kind: type, topic: str, callback: Callable[[Any], None]) -> Any:
+def subscribe(node: Node, kind: type, topic: str, callback: Callable[[Any], None], depth: int = QUEUE) -> Any:
     """Subscribe best effort, which matches every publisher; raises InputError on wrong qos_overrides."""
     with qos_of(node, topic) as overridable:
-        profile = QoSProfile(depth=QUEUE, reliability=ReliabilityPolicy.BEST_EFFORT)
+        profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         return node.create_subscription(kind, topic, callback, profile, qos_overriding_options=overridable)
 
 
