@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from depth_ros.cloud import CloudBuilder, CloudOptions, pack_points, rays, voxel_grid
 from depth_ros.engines import GraphRunner
 from depth_ros.estimator import Estimator, focal_factor, upsample
+from depth_ros.scale import ConstantScale, Scaler, apply
 from depth_ros.temporal import TemporalFilter, TemporalOptions
 from depth_ros.types import BoolArray, CameraModel, DepthPrediction, Float32Array, Frame, InputError, UInt8Array
 
@@ -44,7 +45,7 @@ class Answerer(Protocol):
     def answer(self, frame: Frame, wish: Wish) -> Answer:
         """Return what is wished for; the prediction also where only a cloud at its resolution is.
 
-        Raises InputError for a frame of another camera, and EngineError if the engine fails.
+        Raises InputError for a frame of another camera or without a scale, and EngineError if the engine fails.
         """
 
     def close(self) -> None:
@@ -60,18 +61,22 @@ class Request(NamedTuple):
 
 
 def open_answerer(
-    estimator: Estimator, camera: CameraModel, unseen: BoolArray | None, smoothing: TemporalOptions | None = None,
-    on_host: bool = False,
+    estimator: Estimator, camera: CameraModel, unseen: BoolArray | None, scaler: Scaler | None = None,
+    smoothing: TemporalOptions | None = None, on_host: bool = False,
 ) -> Answerer:  # fmt: skip
     """Return what answers this camera's frames; `unseen` (H, W) is where rectification left nothing, NaN in every answer.
 
-    With `smoothing`, predictions are fused over time. That leaves nothing but inference to the engine's device, and so does
-    `on_host`, with which frames of several cameras are one batch there.
+    `scaler` makes metres of a prediction; without one it is in metres already. With `smoothing`, predictions are fused over
+    time. A scale that comes from frames or is uncertain, smoothing, and `on_host`, with which frames of several cameras are one
+    batch, leave nothing but inference to the engine's device.
     Raises EngineError if the engine's device cannot be prepared for this size of image.
     """
-    host = HostAnswerer(estimator, camera, unseen, TemporalFilter(smoothing) if smoothing else None)
-    runner = None if on_host or smoothing else estimator.engine.open_frame_graph(camera.width, camera.height)
-    return host if runner is None else DeviceAnswerer(runner, host)
+    host = HostAnswerer(estimator, camera, unseen, scaler, TemporalFilter(smoothing) if smoothing else None)
+    scale = host.scaler.constant
+    if on_host or smoothing or scale is None or scale.sigma > 0:
+        return host
+    runner = estimator.engine.open_frame_graph(camera.width, camera.height)
+    return host if runner is None else DeviceAnswerer(runner, host, scale.factor)
 
 
 def answer_together(requests: Sequence[Request]) -> list[Answer | InputError]:
@@ -90,9 +95,11 @@ class HostAnswerer:
     """Resizes, masks, upsamples and builds clouds with NumPy and OpenCV."""
 
     def __init__(
-        self, estimator: Estimator, camera: CameraModel, unseen: BoolArray | None, smoothing: TemporalFilter | None = None
-    ) -> None:
-        self.estimator, self.camera, self.unseen, self.smoothing = estimator, camera, unseen, smoothing
+        self, estimator: Estimator, camera: CameraModel, unseen: BoolArray | None, scaler: Scaler | None = None,
+        smoothing: TemporalFilter | None = None,
+    ) -> None:  # fmt: skip
+        self.estimator, self.camera, self.unseen = estimator, camera, unseen
+        self.scaler, self.smoothing = scaler or ConstantScale(), smoothing
         self._unseen_small: BoolArray | None = None
         if unseen is not None:
             size = estimator.bundle.width, estimator.bundle.height
@@ -113,6 +120,7 @@ class HostAnswerer:
 
     def finish(self, frame: Frame, small: Frame, prediction: DepthPrediction, wish: Wish, inference_ms: float) -> Answer:
         """Return what is wished for of a frame, given the same at the network's resolution and the prediction there."""
+        prediction = apply(prediction, self.scaler.scale_for(small, prediction.without(self._unseen_small)))
         if self.smoothing is not None:
             prediction = self.smoothing.update(prediction, small.image, frame.stamp_ns)
         prediction, cloud = prediction.within(wish.min_depth, wish.max_depth), wish.cloud
@@ -146,14 +154,14 @@ class DeviceAnswerer:
     A cloud at the camera's resolution is built by the host, from the depth that came back: sending it would cost more.
     """
 
-    def __init__(self, runner: GraphRunner, host: HostAnswerer) -> None:
+    def __init__(self, runner: GraphRunner, host: HostAnswerer, factor: float = 1.0) -> None:
         camera, bundle = host.camera, host.estimator.bundle
         small = camera.resized(bundle.width, bundle.height)
         ray_x, ray_y = rays(small)
         unseen = np.zeros((camera.height, camera.width), np.bool_) if host.unseen is None else host.unseen
         self._runner, self._host, self._small = runner, host, small
         self._constant: dict[str, NDArray[np.generic]] = {
-            "focal": np.array([focal_factor(small, bundle)], np.float32),
+            "focal": np.array([focal_factor(small, bundle) * factor], np.float32),
             "ray_x": ray_x[None],
             "ray_y": ray_y[None],
             "unseen": unseen.view(np.uint8)[None],

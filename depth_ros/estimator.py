@@ -11,20 +11,22 @@ from numpy.typing import NDArray
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.engines import Engine
 from depth_ros.images import resize_image
+from depth_ros.scale import check_source
 from depth_ros.types import CameraModel, DepthPrediction, Float32Array, Frame
 
 ASPECT_TOLERANCE = 1.15  # ratio of fx/fy to training's beyond which the image is squashed unlike anything the model has seen
 
 
 class Estimator:
-    """Runs a bundle's engine on frames. Raises BundleError if the bundle's depth is not metric."""
+    """Runs a bundle's engine on frames. What it predicts is up to the bundle's kind: the scale makes metres of it (answers).
 
-    def __init__(self, bundle: ModelBundle, engine: Engine) -> None:
-        if bundle.kind != "metric":
-            raise BundleError(
-                f"{bundle.path / 'bundle.yaml'}: kind is '{bundle.kind}'; expected 'metric', since depth is published in metres: "
-                "export the model with a metric scale"
-            )
+    Raises BundleError if `scale_source` (one of scale.SOURCES) cannot do that for the bundle's kind.
+    """
+
+    def __init__(self, bundle: ModelBundle, engine: Engine, scale_source: str = "bundle") -> None:
+        refusal = check_source(scale_source, bundle.kind)
+        if refusal:
+            raise BundleError(f"{bundle.path / 'bundle.yaml'}: {refusal}")
         self.bundle = bundle
         self.engine = engine
 

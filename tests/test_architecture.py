@@ -22,8 +22,11 @@ ROS = (
     "builtin_interfaces",
     "lifecycle_msgs",
     "rcl_interfaces",
+    "nav_msgs",
+    "geometry_msgs",
     "cv_bridge",
     "tf2_ros",
+    "tf2_msgs",
     "ament_index_python",
 )
 TORCH = ("torch", "torchvision", "lightning", "lightning_fabric", "timm")
@@ -49,11 +52,18 @@ ROBOT_LAYERS = (
     ("ros", "tools"),
 )
 ROS_LAYERS = (
-    ("params", "messages", "health", "sources", "bag"),
-    ("camera", "pipeline"),
+    ("params", "messages", "health", "sources", "bag", "range_messages", "extrinsics"),
+    ("declaration",),
+    ("camera", "pipeline", "scale_inputs"),
     ("diagnostics",),
+    ("scaling",),
     ("answering", "loading"),
     ("node", "player"),
+)
+SCALE_LAYERS = (
+    ("robust", "track", "poses", "projection"),
+    ("ranging", "ground"),
+    ("odometry",),
 )
 TRAINING_LAYERS = (
     ("config", "ranges", "batch", "guards"),
@@ -69,6 +79,7 @@ JUDGING_LAYERS = (("protocols", "breakdown", "baselines"), ("judge",), ("foreign
 PACKAGES = (
     ("depth_ros", ROBOT_LAYERS),
     ("depth_ros.ros", ROS_LAYERS),
+    ("depth_ros.scale", SCALE_LAYERS),
     ("training", TRAINING_LAYERS),
     ("training.judging", JUDGING_LAYERS),
 )

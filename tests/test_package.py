@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("depth_ros", "training", "launch", "config", "resource", "package.xml", "setup.py", "setup.cfg")
 # Keys of rosdep's python.yaml and packages of the ROS 2 distributions; anything else would not resolve.
 ROSDEP_KEYS = {
-    "ament_index_python", "builtin_interfaces", "diagnostic_msgs", "launch", "launch_ros", "lifecycle_msgs", "python3-numpy",
-    "python3-opencv", "python3-pytest", "python3-yaml", "rcl_interfaces", "rclpy", "sensor_msgs", "std_msgs",
+    "ament_index_python", "builtin_interfaces", "diagnostic_msgs", "launch", "launch_ros", "lifecycle_msgs", "nav_msgs",
+    "python3-numpy", "python3-opencv", "python3-pytest", "python3-yaml", "rcl_interfaces", "rclpy", "sensor_msgs", "std_msgs",
+    "std_srvs",
+    "tf2_msgs",
 }  # fmt: skip
 PACKAGE_OF_MODULE = {"cv2": "python3-opencv", "numpy": "python3-numpy", "yaml": "python3-yaml"}
 # Named in a comment of package.xml, or a tool's only.
@@ -58,17 +59,25 @@ def test_every_import_is_declared():
                 assert PACKAGE_OF_MODULE.get(module, module) in declared, f"{file}: {module} is not in package.xml"
 
 
+def dotted(values: dict, prefix: str = "") -> dict:
+    """Nested mappings as ROS names them."""
+    found = {}
+    for name, value in values.items():
+        found |= dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
 def test_parameter_file_has_every_parameter_with_its_default():
     pytest.importorskip("rclpy", reason="needs ROS 2")
-    from depth_ros.ros.params import NodeParams
+    from depth_ros.ros.declaration import DEFAULTS
 
     text = (ROOT / "config" / "mono_depth.yaml").read_text()
-    values = yaml.safe_load(text)["/**"]["ros__parameters"]
-    defaults = {item.name: item.default for item in fields(NodeParams)}
-    assert values == defaults
-    assert {name: type(value) for name, value in values.items()} == {name: type(value) for name, value in defaults.items()}
-    for name in defaults:
-        assert re.search(rf"^    {name}: .*# \S", text, re.MULTILINE), f"{name} has no comment"
+    values = dotted(yaml.safe_load(text)["/**"]["ros__parameters"])
+    assert values == DEFAULTS
+    assert {name: type(value) for name, value in values.items()} == {name: type(value) for name, value in DEFAULTS.items()}
+    for name in DEFAULTS:
+        key = name.rpartition(".")[2]
+        assert re.search(rf"^    (  )?{key}: .*# \S", text, re.MULTILINE), f"{name} has no comment"
 
 
 @pytest.fixture

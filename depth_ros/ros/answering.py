@@ -18,6 +18,7 @@ from depth_ros.ros.diagnostics import Diagnostics
 from depth_ros.ros.health import Meter
 from depth_ros.ros.params import NodeParams
 from depth_ros.ros.pipeline import Job, Pipeline
+from depth_ros.ros.scaling import Scaling
 from depth_ros.types import InputError
 from depth_ros.worker import LatestWorker
 
@@ -39,20 +40,22 @@ class Answering:
         self._node, self._values = node, values
         self._warned: set[Camera] = set()  # of their silence
         self._engine_in_use = threading.Lock()  # by the worker, or by whoever replaces it
-        several = len(cameras) > 1
-        warn = node.get_logger().warning
-        self._pipelines = {c: Pipeline(estimator, c.publishers, warn, on_host=several) for c in cameras}
+        self._scalings: dict[Camera, Scaling] = {}
+        self._pipelines: dict[Camera, Pipeline] = {}
+        several, warn = len(cameras) > 1, node.get_logger().warning
         window_s = values().batch_window_ms / 1e3 if several else 0.0
         self._worker: LatestWorker[Camera, Item] = LatestWorker(self._work, self._refuse, window_s)
         self._undo: list[Callable[[], object]] = [diagnostics.unwatch]
         try:
+            self._open_scalings(cameras, estimator)
             for camera in cameras:
+                self._pipelines[camera] = Pipeline(estimator, camera.publishers, warn, self._scalings[camera], several)
                 self._undo.insert(0, camera.unsubscribe)
                 camera.subscribe(self._hand_over)
         except InputError:
             self.close()
             raise
-        diagnostics.watch(cameras, self._worker.dropped, lambda: self.paused)
+        diagnostics.watch(cameras, self._worker.dropped, lambda camera: self._scalings[camera].status(), lambda: self.paused)
         self._start_reports()
         topics = ", ".join(name for camera in cameras for name in camera.input_topics)
         node.get_logger().info(f"waiting for images on {topics}")
@@ -61,21 +64,34 @@ class Answering:
         """Answer with another model from the next image on; False, and no change, while an image takes too long."""
         if not self._engine_in_use.acquire(timeout=STOP_TIMEOUT_S):
             return False
-        for pipeline in self._pipelines.values():
-            pipeline.replace(estimator)
-        self._engine_in_use.release()
+        try:
+            self._close_scalings()
+            self._open_scalings(self._pipelines, estimator)  # what was measured was the old model's scale
+            for camera, pipeline in self._pipelines.items():
+                pipeline.replace(estimator, self._scalings[camera])
+        finally:
+            self._engine_in_use.release()
         return True
 
     def close(self) -> bool:
         """Unsubscribe and let the image in work end; False if it does not in time, and may still use the engine."""
         for undo in self._undo:
             undo()
+        self._close_scalings()
         if not self._worker.close(STOP_TIMEOUT_S):
             self._node.get_logger().warning(f"the image in work takes more than {STOP_TIMEOUT_S:g} s; its engine is left open")
             return False
         for pipeline in self._pipelines.values():
             pipeline.close()
         return True
+
+    def _open_scalings(self, cameras: Iterable[Camera], estimator: Estimator) -> None:
+        for camera in cameras:
+            self._scalings[camera] = Scaling(self._node, self._values().scale, estimator.bundle.kind, camera.prefix)
+
+    def _close_scalings(self) -> None:
+        for scaling in self._scalings.values():
+            scaling.close()
 
     def _start_reports(self) -> None:
         period_s = self._values().report_period_s

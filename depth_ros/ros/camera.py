@@ -13,7 +13,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from depth_ros.engines import EngineError
-from depth_ros.ros import messages, params
+from depth_ros.ros import messages
+from depth_ros.ros.declaration import qos_of
 from depth_ros.ros.health import Health
 from depth_ros.ros.params import NodeParams
 from depth_ros.types import InputError
@@ -48,7 +49,7 @@ class Camera:
         self.incompatible: dict[str, str] = {}  # topic -> which QoS keeps a publisher or subscriber from it
         self._node = node
         self._values = values  # of now
-        self._prefix = f"{name}/" if name else ""
+        self.prefix = f"{name}/" if name else ""
         self._info: CameraInfo | None = None
         self._due_s = 0.0  # when max_rate leaves room for the next image
         self._undo: list[Callable[[], object]] = []
@@ -63,7 +64,7 @@ class Camera:
     def subscribe(self, hand_over: HandOver) -> None:
         """Hand images over, each with the newest camera_info, until unsubscribe(). Raises InputError on a QoS override."""
         self._info, self._due_s, self.health = None, 0.0, Health()
-        self._listen(CameraInfo, self._prefix + "camera_info", self._on_camera_info)
+        self._listen(CameraInfo, self.prefix + "camera_info", self._on_camera_info)
         self._listen(*self.image_topic(), partial(self._on_image, hand_over))
 
     def unsubscribe(self) -> None:
@@ -82,7 +83,7 @@ class Camera:
     @property
     def input_topics(self) -> tuple[str, str]:
         """Names of the image and camera_info topics."""
-        return self._image_name(), self._node.resolve_topic_name(self._prefix + "camera_info")
+        return self._image_name(), self._node.resolve_topic_name(self.prefix + "camera_info")
 
     def subscribers(self) -> dict[str, int]:
         """How many each output has."""
@@ -95,7 +96,7 @@ class Camera:
 
     def image_topic(self) -> tuple[type, str]:
         """Return type and name of the images' topic; that of compressed ones stands below the one they were made from."""
-        topic = self._prefix + "image"
+        topic = self.prefix + "image"
         if self._values().image_transport == "raw":
             return Image, topic
         return CompressedImage, f"{self._node.resolve_topic_name(topic)}/compressed"
@@ -146,7 +147,7 @@ class Camera:
         name = self._node.resolve_topic_name(topic)
         best_effort = {"reliability": ReliabilityPolicy.BEST_EFFORT}  # matches every camera driver, reliable or not
         events = SubscriptionEventCallbacks(incompatible_qos=partial(self._note_incompatible, name, "publisher"))
-        with params.qos_of(self._node, topic) as overridable:
+        with qos_of(self._node, topic) as overridable:
             subscription = self._node.create_subscription(
                 kind, topic, callback, QoSProfile(depth=QUEUE, **best_effort), event_callbacks=events,
                 qos_overriding_options=overridable,
@@ -154,11 +155,11 @@ class Camera:
         self._undo.append(partial(self._node.destroy_subscription, subscription))
 
     def _advertise(self, kind: type, topic: str) -> LifecyclePublisher:
-        name = self._node.resolve_topic_name(self._prefix + topic)
+        name = self._node.resolve_topic_name(self.prefix + topic)
         events = PublisherEventCallbacks(incompatible_qos=partial(self._note_incompatible, name, "subscriber"))
-        with params.qos_of(self._node, self._prefix + topic) as overridable:
+        with qos_of(self._node, self.prefix + topic) as overridable:
             return self._node.create_lifecycle_publisher(
-                kind, self._prefix + topic, QoSProfile(depth=QUEUE), event_callbacks=events, qos_overriding_options=overridable
+                kind, self.prefix + topic, QoSProfile(depth=QUEUE), event_callbacks=events, qos_overriding_options=overridable
             )
 
     def _note_incompatible(self, topic: str, other: str, event: Any) -> None:

@@ -30,11 +30,14 @@ class Status:
 
 
 NOT_CONFIGURED = Status(DiagnosticStatus.OK, "not configured")
-NOT_ACTIVE = {"frames": Status(DiagnosticStatus.OK, "not active")}
+NOT_ACTIVE = {part: Status(DiagnosticStatus.OK, "not active") for part in ("frames", "scale")}
 
 
 class Diagnostics:
-    """Publishes the statuses of `node` every second: "<node>: engine", and "<node>: frames" or "<node>: <camera>" for each."""
+    """Publishes the statuses of `node` every second: "<node>: engine", "<node>: frames" and "<node>: scale".
+
+    Of several cameras each has the last two, as "<node>: <camera> frames".
+    """
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -100,8 +103,11 @@ class Diagnostics:
         """Say that the node is not configured."""
         self._engine = NOT_CONFIGURED
 
-    def watch(self, cameras: Iterable[Camera], dropped: Callable[[Camera], int], paused: Callable[[], bool]) -> None:
-        """Report on these cameras' frames; `paused` says whether the node was told to answer none."""
+    def watch(
+        self, cameras: Iterable[Camera], dropped: Callable[[Camera], int], scale: Callable[[Camera], Status],
+        paused: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        """Report on these cameras' frames and their scale; `paused` says whether the node was told to answer none."""
         meters = {camera: Meter(camera.health) for camera in cameras}
         self._engine = self._running  # which a failed activation may have hidden
 
@@ -112,14 +118,16 @@ class Diagnostics:
                 if figures and figures.answered_hz:
                     self._engine = self._running  # what a new image size had to be built for is built
                 values = _values(camera, figures, dropped(camera))
-                found[camera.name or "frames"] = Status(*_judge(camera, figures, paused()), values)
+                name = f"{camera.name} " if camera.name else ""
+                found[f"{name}frames"] = Status(*_judge(camera, figures, paused()), values)
+                found[f"{name}scale"] = scale(camera)
             return found
 
         self._frames = frames
 
     def unwatch(self) -> None:
         """Say that the node is not active."""
-        self._frames = lambda: NOT_ACTIVE
+        self._frames = self._scale = lambda: NOT_ACTIVE
 
 
 def _judge(camera: Camera, figures: Figures | None, paused: bool) -> tuple[bytes, str]:

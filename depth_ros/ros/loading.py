@@ -45,7 +45,7 @@ def load_estimator(params: NodeParams, logger: RcutilsLogger, diagnostics: Diagn
         else:
             logger.warning(text)
     try:
-        estimator = Estimator(model, choice.engine)
+        estimator = Estimator(model, choice.engine, params.scale.source)
     except bundle.BundleError:
         choice.engine.close()
         raise

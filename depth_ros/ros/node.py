@@ -7,7 +7,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,9 +26,9 @@ from depth_ros.bundle import BundleError
 from depth_ros.engines import EngineError, one_line
 from depth_ros.estimator import Estimator
 from depth_ros.memory import keep_freed_memory
-from depth_ros.ros import params
 from depth_ros.ros.answering import STOP_TIMEOUT_S, Answering
 from depth_ros.ros.camera import Camera, ImageMessage
+from depth_ros.ros.declaration import NAMES, declare, with_values
 from depth_ros.ros.diagnostics import Diagnostics
 from depth_ros.ros.loading import Reload, load_estimator, warm_up
 from depth_ros.types import InputError
@@ -48,7 +47,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         """Declare the parameters; `stop` ends the build of an engine. Raises InputError, or rclpy's ParameterException."""
         super().__init__(NODE_NAME)
         self._stop_build = stop
-        self.params = params.declare(self)  # replaced as a whole, so that the worker sees all of a change or nothing
+        self.params = declare(self)  # replaced as a whole, so that the worker sees all of a change or nothing
         self.add_on_set_parameters_callback(self._check_parameters)
         self._engine_is_busy = False  # with an image that did not end in time
         self._estimator: Estimator | None = None
@@ -189,9 +188,9 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
 
     def _check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         """Take a change over as a whole or refuse it; rclpy has checked types, ranges and what is read only."""
-        known = {item.name: params.from_ros(item.value) for item in changes if item.name in params.NAMES}
+        known = {item.name: item.value for item in changes if item.name in NAMES}
         try:
-            self.params = replace(self.params, **known)
+            self.params = with_values(self.params, known)
         except InputError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

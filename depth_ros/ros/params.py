@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.node import Node
-from rclpy.parameter import Parameter
-from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from depth_ros.answers import Wish
 from depth_ros.cloud import CloudOptions
 from depth_ros.depth_codec import ENCODINGS as DEPTH_ENCODINGS
 from depth_ros.engines import AUTO, ENGINES, MEMORIES, PRECISIONS, EngineOptions, default_cache
+from depth_ros.scale import SOURCES
+from depth_ros.scale.poses import pose_from_text
 from depth_ros.temporal import TemporalOptions
 from depth_ros.types import InputError
 
 CAMERA_NAME = re.compile("[a-zA-Z][a-zA-Z0-9_]*")
-FIXED = "read only: set it at start, in the parameter file or with -p"
 AT_RELOAD = "A change takes effect with the service ~/reload, or when the node is configured"
 TRANSPORTS = ("raw", "compressed")
 OFF = {  # the parameter that withholds a topic, for whoever cannot stop its subscribers
@@ -37,6 +32,33 @@ def _param(
     default: Any, description: str, low: float | None = None, high: float | None = None, fixed: bool = False
 ) -> Any:  # Any: a dataclass field stands where its value's type is declared
     return field(default=default, metadata={"description": description, "low": low, "high": high, "fixed": fixed})
+
+
+@dataclass(frozen=True)
+class ScaleParams:
+    """Where metres come from: the parameters `scale.*` (docs/scale.md)."""
+
+    source: str = _param("bundle", f"Where metres come from: {', '.join(SOURCES)}", fixed=True)
+    factor: float = _param(1.0, "Metres per unit of the model's depth, for the source fixed", 1e-6, 1e6, fixed=True)
+    factor_sigma: float = _param(0.0, "Relative standard deviation of factor", 0.0, 1.0, fixed=True)
+    camera_height: float = _param(0.0, "Height [m] of the camera above the ground, for that source", 0.0, 1e3, fixed=True)
+    camera_height_sigma: float = _param(0.02, "Standard deviation [m] of camera_height", 0.0, 1e3, fixed=True)
+    camera_pitch: float = _param(0.0, "How far [rad] the camera looks down", -1.5, 1.5, fixed=True)
+    sensor_pose: str = _param(
+        "", "x y z roll pitch yaw [m, rad] of range sensor or robot from the camera (x forward, y left, z up); empty: /tf_static",
+        fixed=True,
+    )  # fmt: skip
+    drift: float = _param(0.05, "How far the scale wanders in a second, relative", 0.0, 10.0, fixed=True)
+    timeout_s: float = _param(5.0, "Seconds without a measurement after which images are refused", 0.1, 3600.0, fixed=True)
+    tolerance_s: float = _param(0.2, "Seconds by which a range may be older or newer than its image", 0.0, 60.0, fixed=True)
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise InputError(f"scale.source is '{self.source}'; expected one of {', '.join(SOURCES)}")
+        if self.source == "camera_height" and not self.camera_height > 0:
+            raise InputError("scale.camera_height is 0; expected the height of the camera above the ground [m]")
+        if self.sensor_pose:
+            pose_from_text(self.sensor_pose)
 
 
 @dataclass(frozen=True)
@@ -80,16 +102,13 @@ class NodeParams:
     depth_encoding: str = _param(
         "32FC1", f"Of depth and uncertainty: {' or '.join(DEPTH_ENCODINGS)}; 32FC1 is metres, 16UC1 millimetres with 0 for none"
     )
-    temporal_filter: bool = _param(
-        False, "Fuse depth over time where it flickers; a cut or a pause starts it anew"
-    )
-    cloud_voxel_size: float = _param(
-        0.0, "Edge [m] of cubes of which the cloud has one point each; 0: one per pixel", 0.0, 1e3
-    )
+    temporal_filter: bool = _param(False, "Fuse depth over time where it flickers; a cut or a pause starts it anew")
+    cloud_voxel_size: float = _param(0.0, "Edge [m] of cubes of which the cloud has one point each; 0: one per pixel", 0.0, 1e3)
     cloud_stride: int = _param(1, "Every n-th row and column of the cloud", 1, 64)
     color_min_depth: float = _param(1.0, "Depth [m] of the warmest colour of depth/image_color", 0.01, 1e4)
     color_max_depth: float = _param(80.0, "Depth [m] of the coldest colour of depth/image_color", 0.01, 1e4)
     report_period_s: float = _param(5.0, "Seconds between lines on rate, latency and drops; 0: none", 0.0, 3600.0, fixed=True)
+    scale: ScaleParams = field(default_factory=ScaleParams)
 
     def __post_init__(self) -> None:
         if self.image_transport not in TRANSPORTS:
@@ -138,57 +157,6 @@ class NodeParams:
         return TemporalOptions() if self.temporal_filter else None
 
 
-NAMES = tuple(item.name for item in fields(NodeParams))
-
-
-def declare(node: Node) -> NodeParams:
-    """Declare every parameter on `node` and return the values given at start.
-
-    Raises InputError on a name that does not exist, and rclpy's ParameterException on a wrong type or range.
-    """
-    accept_integers(node, {item.name: item.default for item in fields(NodeParams)})
-    for item in fields(NodeParams):
-        node.declare_parameter(item.name, _as_ros(item.default), _descriptor(item))
-    _refuse_unknown(node)
-    return read(node)
-
-
-def accept_integers(node: Node, defaults: Mapping[str, object]) -> None:
-    """Let a whole number given at start stand for a float: `rate:=10` is an error in ROS, and everybody types it."""
-    overrides = node._parameter_overrides
-    for name, default in defaults.items():
-        given = overrides.get(name)
-        if isinstance(default, float) and given is not None and given.type_ == Parameter.Type.INTEGER:
-            overrides[name] = Parameter(name, Parameter.Type.DOUBLE, float(given.value))
-
-
-def read(node: Node) -> NodeParams:
-    """Return the current values."""
-    return NodeParams(**{item.name: from_ros(node.get_parameter(item.name).value) for item in fields(NodeParams)})
-
-
-def from_ros(value: Any) -> Any:
-    """Return a parameter's value as NodeParams has it."""
-    return tuple(filter(None, value)) if isinstance(value, list) else value
-
-
-def _as_ros(value: Any) -> Any:
-    """The opposite; an empty list would have no type in ROS."""
-    return (list(value) or [""]) if isinstance(value, tuple) else value
-
-
-@contextmanager
-def qos_of(node: Node, topic: str) -> Iterator[QoSOverridingOptions]:
-    """Give what makes a topic's QoS overridable; InputError naming the topic if it cannot be created with its overrides."""
-    try:
-        yield QoSOverridingOptions.with_default_policies()
-    except Exception as error:  # rclpy has a class for every kind of mistake, and names no topic
-        raise InputError(
-            f"{node.resolve_topic_name(topic)} cannot be created: {error}; expected in its qos_overrides "
-            "reliability: reliable or best_effort, history: keep_last or keep_all, depth: a whole number"
-        ) from error
-
-
 def default_model() -> Path:
     """Return the folder of the bundle that comes with the package: of this checkout, or else of the installed share."""
     checkout = Path(__file__).resolve().parents[2] / "models" / "default"
@@ -198,26 +166,3 @@ def default_model() -> Path:
         return Path(get_package_share_directory("depth_ros")) / "models" / "default"
     except PackageNotFoundError:
         return checkout
-
-
-def _descriptor(item: Field[Any]) -> ParameterDescriptor:
-    assert item.default is not MISSING
-    low, high, fixed = (item.metadata[key] for key in ("low", "high", "fixed"))
-    descriptor = ParameterDescriptor(description=item.metadata["description"], read_only=fixed)
-    if fixed:
-        descriptor.additional_constraints = FIXED
-    if low is not None:
-        if isinstance(item.default, int):
-            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
-        else:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
-    return descriptor
-
-
-def _refuse_unknown(node: Node) -> None:
-    """A mistyped threshold must not silently be the default: rclpy itself ignores names that are not declared."""
-    for name in node._parameter_overrides:  # the only place that keeps them; the same in every distro since Foxy
-        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
-            close = difflib.get_close_matches(name, NAMES, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise InputError(f"parameter '{name}' is unknown{hint} (known: {', '.join(NAMES)})")

@@ -14,6 +14,7 @@ from depth_ros.estimator import Estimator
 from depth_ros.images import Rectifier, colorize
 from depth_ros.ros import messages
 from depth_ros.ros.params import NodeParams
+from depth_ros.scale import Scaler
 from depth_ros.temporal import TemporalOptions
 from depth_ros.types import CameraModel, DepthPrediction, Frame
 
@@ -34,14 +35,15 @@ class Job:
 class Pipeline:
     """Answers one camera's images with what has subscribers; nothing else is computed.
 
-    `publishers` maps topic to publisher; `warn` takes one line. With `on_host`, the jobs of several cameras can be inferred
-    together.
+    `publishers` maps topic to publisher; `warn` takes one line; `scaler` makes metres where the bundle gives none. With
+    `on_host`, the jobs of several cameras can be inferred together.
     """
 
     def __init__(
-        self, estimator: Estimator, publishers: Mapping[str, Publisher], warn: Callable[[str], None], on_host: bool = False
-    ) -> None:
-        self._estimator = estimator
+        self, estimator: Estimator, publishers: Mapping[str, Publisher], warn: Callable[[str], None],
+        scaler: Scaler | None = None, on_host: bool = False,
+    ) -> None:  # fmt: skip
+        self._estimator, self._scaler = estimator, scaler
         self._publishers = publishers
         self._warn = warn
         self._on_host = on_host
@@ -77,10 +79,10 @@ class Pipeline:
         if answer.points is not None:
             self._publishers["points"].publish(messages.point_cloud(answer.points, job.header))
 
-    def replace(self, estimator: Estimator) -> None:
-        """Answer with another model from the next image on."""
+    def replace(self, estimator: Estimator, scaler: Scaler) -> None:
+        """Answer with another model, and a scale of its own, from the next image on."""
         self.close()
-        self._estimator = estimator
+        self._estimator, self._scaler = estimator, scaler
 
     def close(self) -> None:
         """Release what was prepared for the camera; closing twice is allowed."""
@@ -108,7 +110,7 @@ class Pipeline:
         self.close()
         rectifier = Rectifier(camera) if camera.distortion else None
         unseen = rectifier.unseen if rectifier else None
-        self._answerer = open_answerer(self._estimator, camera.rectified(), unseen, smoothing, self._on_host)
+        self._answerer = open_answerer(self._estimator, camera.rectified(), unseen, self._scaler, smoothing, self._on_host)
         self._prepared_for, self._rectifier = (camera, smoothing), rectifier
 
 

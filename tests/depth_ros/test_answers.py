@@ -95,8 +95,8 @@ def test_voxels_are_those_of_the_organised_cloud_on_host_and_device(pair, full):
     for estimator in pair:
         answerer = open_answerer(estimator, CAMERA, None)
         limits = {"full_resolution": full, "max_relative_sigma": 0.2, "max_edge_step": 0.3}
-        organised = answerer.answer(frame(), False, CloudOptions(**limits)).points.copy()
-        voxels = answerer.answer(frame(), False, CloudOptions(**limits, voxel_size=0.5)).points
+        organised = answerer.answer(frame(), Wish(False, CloudOptions(**limits))).points.copy()
+        voxels = answerer.answer(frame(), Wish(False, CloudOptions(**limits, voxel_size=0.5))).points
         assert organised.ndim == 2
         assert np.isnan(organised["z"]).any()
         assert voxels.ndim == 1
@@ -107,7 +107,7 @@ def test_voxels_are_those_of_the_organised_cloud_on_host_and_device(pair, full):
 
 def test_sky_is_infinite_in_the_image_and_absent_in_the_cloud(pair):
     for estimator in pair:
-        answer = open_answerer(estimator, CAMERA, None).answer(frame(), True, CloudOptions(full_resolution=True))
+        answer = open_answerer(estimator, CAMERA, None).answer(frame(), Wish(True, CloudOptions(full_resolution=True)))
         sky = np.isposinf(answer.prediction.depth)
         assert sky[35:45, 65:85].all()
         assert np.isnan(answer.points["z"][sky]).all()
@@ -115,13 +115,13 @@ def test_sky_is_infinite_in_the_image_and_absent_in_the_cloud(pair):
 
 def test_smoothed_answers_are_fused_over_time_and_done_by_the_host(pair):
     estimator, on_device = pair
-    assert isinstance(open_answerer(on_device, CAMERA, None, TemporalOptions()), HostAnswerer)
+    assert isinstance(open_answerer(on_device, CAMERA, None, smoothing=TemporalOptions()), HostAnswerer)
     options = TemporalOptions(noise_share=1.0, process_noise=0.01, motion=0.0)
-    smooth, plain = open_answerer(estimator, CAMERA, None, options), open_answerer(estimator, CAMERA, None)
+    smooth, plain = open_answerer(estimator, CAMERA, None, smoothing=options), open_answerer(estimator, CAMERA, None)
     for number in range(1, 8):
         image = np.full((CAMERA.height, CAMERA.width, 3), (100 + 4 * (number % 2), 200, 9), np.uint8)  # 10 or 10.4 m, sigma 2 m
         given = Frame(image, CAMERA, number * 100_000_000, "camera")
-        answers = [answerer.answer(given, True, CloudOptions()) for answerer in (smooth, plain)]
+        answers = [answerer.answer(given, Wish(True, CloudOptions())) for answerer in (smooth, plain)]
         flicker = 10.4 if number % 2 else 10.0
         np.testing.assert_allclose(answers[1].prediction.depth / answers[1].prediction.depth.mean(), 1, rtol=1e-4)
     factor = answers[1].prediction.depth.mean() / flicker  # of the focal length

@@ -123,11 +123,21 @@ def test_broken_network_output_is_invalid(make_bundle, depth, sigma):
     assert np.isnan(prediction.sigma).all()
 
 
-@pytest.mark.parametrize("kind", ["scale_invariant", "affine_invariant"])
-def test_depth_without_metres_is_refused(make_bundle, kind):
+@pytest.mark.parametrize(
+    ("kind", "source", "sources"),
+    [
+        ("scale_invariant", "bundle", "fixed or camera_height or range or odometry"),
+        ("affine_invariant", "bundle", "range"),
+        ("affine_invariant", "fixed", "range"),
+        ("affine_invariant", "odometry", "range"),
+    ],
+)
+def test_depth_without_metres_is_refused_unless_a_source_makes_them(make_bundle, kind, source, sources):
     made = make_bundle(kind=kind)
-    with pytest.raises(BundleError, match=rf"bundle\.yaml: kind is '{kind}'; expected 'metric'"):
-        Estimator(made, load_engine(made, options=EngineOptions(threads=1)))
+    with pytest.raises(BundleError, match=rf"bundle\.yaml: kind is '{kind}'.* set scale.source to {sources}$"):
+        Estimator(made, None, source)
+    for suitable in sources.split(" or "):
+        assert Estimator(made, None, suitable).bundle is made
 
 
 def test_distorted_frame_is_refused(estimator):

@@ -96,7 +96,7 @@ def test_every_camera_has_a_diagnostic_of_its_own(node, cameras):
     front.listen("depth/image_rect")
 
     def states(name: str, text: str) -> list[DiagnosticStatus]:
-        return [s for s in seen if s.name == f"mono_depth: {name}" and text in s.message]
+        return [s for s in seen if s.name == f"mono_depth: {name} frames" and text in s.message]
 
     front.send_until(lambda: states("front", "answered/s"), wall(), info_message(), lambda: str(seen[-3:]))
     front.spin_until(

@@ -23,7 +23,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from depth_ros import bundle
 from depth_ros.engines import AUTO, Choice, EngineError, EngineOptions, PassedOver, choose_engine, load_engine
 from depth_ros.ros.camera import Camera
-from depth_ros.ros.diagnostics import Diagnostics
+from depth_ros.ros.diagnostics import Diagnostics, Status
 from depth_ros.ros.params import NodeParams
 
 INTERFACES = (Path(__file__).resolve().parents[2] / "docs" / "interfaces.md").read_text(encoding="utf-8")
@@ -199,7 +199,7 @@ def test_a_build_for_a_new_image_size_is_over_with_the_first_answer(client, diag
     client.spin_until(lambda: diagnostics._publisher.get_subscription_count(), "subscriber")
     diagnostics.engine_runs(Choice("onnxruntime", engine))
     camera = Camera(diagnostics._node, "", NodeParams)
-    diagnostics.watch([camera], lambda camera: 0, lambda: False)
+    diagnostics.watch([camera], lambda camera: 0, lambda camera: Status(OK, ""), lambda: False)
     camera.health.frame_answered(10_000_000, None)  # of the size before: no sign that the build is over
     diagnostics.engine_loading("probe", "building tensorrt fp16 for 1280x720")
     states.wait("mono_depth: engine", WARN, "for 1280x720")

@@ -98,7 +98,7 @@ def test_parameters_at_run_time(start, client, make_bundle):
 
 
 def test_every_parameter_is_described(start, client, make_bundle):
-    from depth_ros.ros.params import NAMES
+    from depth_ros.ros.declaration import NAMES
 
     start(NODE, model=make_bundle().path).wait_ready()
     request = DescribeParameters.Request(names=list(NAMES))

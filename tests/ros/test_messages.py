@@ -15,6 +15,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, RegionOfInterest
 from std_msgs.msg import Header
 
+from depth_ros.answers import Answer
 from depth_ros.cloud import POINT_DTYPE
 from depth_ros.ros import messages
 from depth_ros.ros.health import Health, Meter
@@ -134,17 +135,35 @@ def test_health_is_read_in_periods():
     now[0] = 2.0
     assert meter.read(0) is None
     for latency_ms in (10, 20, 90):
-        health.image_received()
-        health.frame_answered(latency_ms * 1_000_000)
-    health.image_received()
+        health.image_received(0, 0)
+        health.frame_answered(latency_ms * 1_000_000, Answer(None, None, latency_ms / 2, 0.25))
+    health.image_received(0, 0)
     health.frame_refused("too dark")
     now[0] = 4.0
     assert str(meter.read(3)) == "2.0 images/s in, 1.5 answered/s, latency 20 ms (max 90), 3 dropped, 1 refused"
     assert meter.read(3) is None
-    health.image_received()
-    health.frame_answered(70_000_000)
+    health.image_received(0, 0)
+    health.frame_answered(70_000_000, None)
     now[0] = 5.0
     assert str(meter.read(4)) == "1.0 images/s in, 1.0 answered/s, latency 70 ms (max 70), 1 dropped, 0 refused"
     assert str(slower.read(4)) == "1.0 images/s in, 0.8 answered/s, latency 45 ms (max 90), 4 dropped, 1 refused"
     now[0] = 8.5
     assert health.silent_s() == pytest.approx(4.5)
+
+
+def test_stamps_that_tell_no_latency_are_noticed():
+    health, second = Health(), 10**9
+    assert health.wrong_time() == ""
+    for stamp_ns, age_ns, text in (
+        (100 * second, second // 100, ""),
+        (200 * second, -second, "1.0 s in the future"),
+        (300 * second, 7 * second, "7.0 s old when they arrive"),
+        (400 * second, 4 * second, ""),
+        (0, 400 * second, "stamp 0"),
+    ):
+        health.image_received(stamp_ns, stamp_ns + age_ns)
+        assert text in health.wrong_time() if text else not health.wrong_time()
+    assert health.jumps == 1  # to 0
+    health.image_received(5 * second, 5 * second)
+    health.image_received(5 * second - 1, 5 * second)  # out of order, no jump
+    assert health.jumps == 1
