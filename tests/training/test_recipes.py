@@ -93,7 +93,7 @@ def test_the_steps_of_make_model_follow_each_other(workplace: Path, capsys: pyte
     assert (sigma > 0).all()
 
 
-@pytest.mark.timeout(1200)  # a minute and a half of one free core
+@pytest.mark.timeout(1200)  # up to a minute of one free core
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_follow_each_other(workplace: Path, page: str) -> None:
     """Trained from video, pairs and streets; taught, refined and judged. What is exported predicts depth with a sigma."""
