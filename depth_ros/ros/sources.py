@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
+from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, Image
 
 from depth_ros.ros import messages
@@ -23,7 +24,7 @@ FRAME_ID = "camera_optical_frame"  # where neither the source nor the user names
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One image as it will be published; stamp and frame_id are still the source's, or zero and empty."""
+    """One image with the source's own stamp and frame_id: a bag's, else the time since the first image, and empty."""
 
     name: str  # file name, or frame number of a video, or stamp in a bag
     time_s: float  # since the first image, by the source's own clock
@@ -92,6 +93,13 @@ def bgr_message(pixels: np.ndarray[Any, Any]) -> Image:
     return message
 
 
+def _stamped(name: str, time_s: float, pixels: np.ndarray[Any, Any]) -> SourceImage:
+    image = bgr_message(pixels)
+    seconds, nanoseconds = divmod(round(time_s * 1e9), 10**9)
+    image.header.stamp = Time(sec=seconds, nanosec=nanoseconds)
+    return SourceImage(name, time_s, image)
+
+
 class Folder:
     """The images of a folder, sorted by name."""
 
@@ -108,7 +116,7 @@ class Folder:
             if pixels is None:
                 self.skipped += 1
             else:
-                yield SourceImage(file.name, number / FOLDER_RATE_HZ, bgr_message(pixels))
+                yield _stamped(file.name, number / FOLDER_RATE_HZ, pixels)
 
 
 class Video:
@@ -135,6 +143,6 @@ class Video:
             good, pixels = capture.read()
             if not good:
                 break
-            yield SourceImage(f"{number:06d}", number / self.rate_hz, bgr_message(pixels))
+            yield _stamped(f"{number:06d}", number / self.rate_hz, pixels)
             number += 1
         capture.release()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import threading
 from collections import Counter
@@ -36,6 +35,7 @@ from depth_ros.tools.engine_arguments import path, positive
 from depth_ros.tools.offline.job import Job, Outcome
 from depth_ros.tools.offline.pool import Event, Progress, run_here, run_on_ray
 from depth_ros.tools.offline.writers import FORMATS
+from depth_ros.tools.processes import noting_signals
 from depth_ros.types import InputError
 
 ON_GPU = ("tensorrt", "tensorrt_rtx", "onnxruntime_cuda")
@@ -47,12 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = [sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
     options = _parser().parse_args(remove_ros_args(given)[1:])
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     try:
-        jobs, size = prepare(options, _node_params(given))
-        events = run_on_ray(jobs, options.ray, stop) if options.ray else run_here(jobs, size, stop)
-        outcomes = _follow(jobs, events)
+        with noting_signals(stop):
+            jobs, size = prepare(options, _node_params(given))
+            events = run_on_ray(jobs, options.ray, stop) if options.ray else run_here(jobs, size, stop)
+            outcomes = _follow(jobs, events)
     except (BundleError, EngineError, InputError, ParameterException, rclpy_implementation.RCLError, OSError) as error:
         _say(one_line(error))
         return 1

@@ -9,14 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
-from builtin_interfaces.msg import Time
 
 from depth_ros import bundle
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.calibration import load_calibration
 from depth_ros.engines import EngineError, EngineOptions, choose_engine, one_line
 from depth_ros.estimator import Estimator
-from depth_ros.ros import messages
 from depth_ros.ros.camera import CameraAnswerer
 from depth_ros.ros.params import NodeParams
 from depth_ros.ros.sources import FRAME_ID, Source, SourceImage, open_source
@@ -172,9 +170,6 @@ def _answer(
         info = item.info(camera, job.calibration or "")
         header = item.image.header
         header.frame_id = header.frame_id or FRAME_ID
-        if not messages.stamp_ns(header) and item.camera_info is None:
-            seconds, nanoseconds = divmod(round(item.time_s * 1e9), 10**9)
-            header.stamp = Time(sec=seconds, nanosec=nanoseconds)
         info.header = header
         frame = answerer.frame(item.image, info, job.params.image_is_rectified)
         full, cloud = any(writer.full for writer in waiting), any(writer.cloud for writer in waiting)
