@@ -47,7 +47,7 @@ ROBOT_LAYERS = (
     ("ros", "tools"),
 )
 ROS_LAYERS = (
-    ("params", "messages", "health", "sources", "bag"),
+    ("params", "messages", "health", "sources", "bag", "camera"),
     ("pipeline", "diagnostics"),
     ("loading",),
     ("node", "player"),

@@ -26,7 +26,7 @@ ROSDEP_KEYS = {
 }  # fmt: skip
 PACKAGE_OF_MODULE = {"cv2": "python3-opencv", "numpy": "python3-numpy", "yaml": "python3-yaml"}
 # Named in a comment of package.xml, or a tool's only.
-WITHOUT_ROSDEP_KEY = {"onnxruntime", "openvino", "cuda", "pycuda", "onnx", "rosbags", "tqdm"}
+WITHOUT_ROSDEP_KEY = {"onnxruntime", "openvino", "cuda", "pycuda", "onnx", "rosbags", "tqdm", "ray"}
 OPTIONAL = {"cv_bridge"}
 
 

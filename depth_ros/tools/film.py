@@ -55,7 +55,7 @@ def draw(image: UInt8Array, prediction: DepthPrediction, limits: Limits, caption
     """Return the BGR picture (h, w, 3), no larger than LARGEST and of an even size, of an RGB image (H, W, 3)."""
     height, width = image.shape[:2]
     rows, columns = (3, 1) if width >= WIDE * height else (1, 3)
-    cell = LARGEST[0] // columns, LARGEST[1] // rows
+    cell = (LARGEST[0] - GAP) // columns, (LARGEST[1] - GAP) // rows
     scale = min(1.0, (cell[0] - GAP - BAR) / width, (cell[1] - GAP - TITLE) / height)
     shown = max(1, round(width * scale)), max(1, round(height * scale))
     step = shown[0] + BAR + GAP, shown[1] + TITLE + GAP
