@@ -26,7 +26,7 @@ setup(
         (f"share/{NAME}/config", sorted(str(path) for path in Path("config").glob("*.*"))),
     ],
     install_requires=["setuptools"],
-    extras_require={"test": ["pytest"], "ray": Path("requirements/ray.txt").read_text().splitlines()[1:]},
+    extras_require={"test": ["pytest"], "ray": ["ray==2.60.0"]},
     zip_safe=False,
     maintainer="depth_ros maintainers",
     maintainer_email="maintainers@users.noreply.h-seed-426b6294.example",
