@@ -337,7 +337,13 @@ def no_ray(given):
     return [*given, "--ray", "local"], "--ray needs Ray, which is not installed here"
 
 
-@pytest.mark.parametrize("fault", [unknown_parameter, out_of_range, no_bundle, twice_the_same, results_in_the_input, no_ray])
+def no_cluster(given):
+    return [*given, "--ray", "127.0.0.1:1"], "--ray 127.0.0.1:1: nothing answers there"
+
+
+@pytest.mark.parametrize(
+    "fault", [unknown_parameter, out_of_range, no_bundle, twice_the_same, results_in_the_input, no_ray, no_cluster]
+)
 def test_what_is_wrong_with_all_inputs_is_said_in_one_line(walls, calibration, make_bundle, tmp_path, capfd, monkeypatch, fault):
     monkeypatch.setitem(sys.modules, "ray", None)
     given = [

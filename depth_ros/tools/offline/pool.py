@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import traceback
 from collections import deque
@@ -20,6 +21,8 @@ from depth_ros.types import InputError
 
 POLL_S = 0.2
 STOP_S = 20.0  # for the images in work, before a process is killed
+CONNECT_S = 5.0
+ADDRESSES = "expected the host:port of a cluster's head, auto or local"
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,8 @@ def run_on_ray(jobs: Sequence[Job], address: str, stop: threading.Event) -> Iter
     The inputs, the model and the output folder must have the same paths on every machine, and this package be installed there.
     Each job asks for as many CPUs as it has threads, and for a GPU where its engine runs on one. Raises InputError.
     """
+    if address not in ("auto", "local"):
+        _check_reachable(address)
     ray, queue_class = _import_ray()
     _connect(ray, address)
     try:
@@ -151,6 +156,15 @@ def run_on_ray(jobs: Sequence[Job], address: str, stop: threading.Event) -> Iter
         ray.shutdown()
 
 
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        raise InputError(f"--ray {address}: nothing answers there ({error}); {ADDRESSES}") from error
+
+
 def _import_ray() -> tuple[Any, Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -171,9 +185,7 @@ def _connect(ray: Any, address: str) -> None:
         else:
             ray.init(address=address, **options)
     except Exception as error:  # Ray has a class for every way in which a cluster can be missing
-        raise InputError(
-            f"--ray {address}: no Ray cluster there ({one_line(error)}); expected host:port, auto or local"
-        ) from error
+        raise InputError(f"--ray {address}: no Ray cluster there ({one_line(error)}); {ADDRESSES}") from error
 
 
 def _gpus(ray: Any, job: Job) -> int:
