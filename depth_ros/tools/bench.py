@@ -70,7 +70,7 @@ def _time(model: ModelBundle, name: str, options: Namespace, report: Row) -> Non
             rows = pool.submit(measure, model, name, options).result()
         except MissingBackendError as error:
             reason = f"not here: {one_line(error)}"
-        except (EngineError, InputError) as error:
+        except (BundleError, EngineError, InputError) as error:
             reason = one_line(error)
         except BrokenProcessPool:
             reason = "its process crashed"

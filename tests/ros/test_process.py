@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import sqlite3
@@ -26,8 +27,10 @@ from harness import wait_until
 from rosbags.rosbag2 import StoragePlugin
 
 from depth_ros.calibration import load_calibration, save_calibration
+from depth_ros.ros import params
 from depth_ros.ros.params import NodeParams
 from depth_ros.tools import recording
+from depth_ros.tools.offline import manifest
 from depth_ros.tools.offline.job import Job, run
 from depth_ros.tools.offline.pool import Progress, run_here
 from depth_ros.tools.process import main
@@ -57,9 +60,9 @@ def walls(tmp_path) -> Path:
 
 @pytest.fixture
 def job(walls, tmp_path, calibration, make_bundle) -> Job:
-    params = NodeParams(model=str(make_bundle().path), engine="onnxruntime", threads=1)
+    chosen = NodeParams(model=str(make_bundle().path), engine="onnxruntime", threads=1)
     (tmp_path / "out").mkdir()
-    return Job(walls, tmp_path / "out" / "walls", ("png",), params, calibration=calibration)
+    return Job(walls, tmp_path / "out" / "walls", ("png",), chosen, calibration=calibration)
 
 
 def do(job: Job, images: int | None = None):
@@ -247,6 +250,28 @@ def test_a_disk_that_cannot_be_written_is_a_failure_in_words(job):
     shutil.rmtree(job.partial)
     job.partial.write_text("in the way")
     assert "File exists" in do(job).failure
+
+
+def test_a_full_disk_fails_the_input_and_leaves_nothing_that_looks_finished(walls, calibration, make_bundle, tmp_path):
+    """Files of at most 200 kB, by the kernel: of a bag not even one image fits."""
+    common = ("--out", tmp_path / "out", "--camera-info", calibration, "--model", make_bundle().path, "--engine", "onnxruntime")
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    arguments = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 120, "check": False, "preexec_fn": limit}
+    done = subprocess.run(command(walls, *common), **arguments)
+    assert done.returncode == 1
+    (complaint,) = [line for line in done.stderr.splitlines() if "process: " in line]
+    assert "depth.mcap cannot be written: [Errno 27] File too large" in complaint
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".walls.partial"]
+    assert process(walls, *common).returncode == 0
+    assert len(list(recording.answers(tmp_path / "out" / "walls" / "depth.mcap"))) == 6
+
+
+def test_only_parameters_without_effect_may_change_between_runs():
+    assert set(manifest.WITHOUT_EFFECT) <= set(params.NAMES)
 
 
 def test_a_process_that_is_killed_fails_its_own_input_only(job):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -72,7 +72,6 @@ class _Counts:
     kept: int = 0
     refused: int = 0
     refusal: str = ""
-    warnings: list[str] = field(default_factory=list)
 
 
 def run(job: Job, tell: Tell, stop: Stop) -> Outcome:
@@ -152,7 +151,13 @@ def _answer_all(
             _answer(job, item, stems.of(item), camera, answerer, writers, counts)
             tell(counts.seen + source.skipped, source.count)
     return Outcome(
-        counts.answered, counts.kept, source.skipped, counts.refused, counts.refusal, (), "", interrupted, False, ended_early
+        answered=counts.answered,
+        kept=counts.kept,
+        unreadable=source.skipped,
+        refused=counts.refused,
+        refusal=counts.refusal,
+        interrupted=interrupted,
+        ended_early=ended_early,
     )
 
 

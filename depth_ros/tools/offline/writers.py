@@ -177,6 +177,8 @@ class BagWriter:
 
     def write(self, answered: Answered) -> None:
         """See Writer."""
+        if self._bag.error is not None:
+            self._bag.close()  # says so
         header = answered.image.header
         time_ns = messages.stamp_ns(header) or round(answered.time_s * 1e9)
         prediction, points = answered.answer.prediction, answered.answer.points
