@@ -97,7 +97,7 @@ def test_launch_arguments_exist(page):
     assert given - set(declared) == set()
 
 
-@pytest.mark.parametrize("program", ["build_engine", "check_engine"])
+@pytest.mark.parametrize("program", ["build_engine", "check_engine", "check_bundle", "bench", "process"])
 def test_arguments_of_the_engine_programs_exist(page, program):
     given = {name for line in re.findall(rf"{program}\b(.*)", named(page)) for name in re.findall(r"--[a-z-]+", line)}
     help_text = importlib.import_module(f"depth_ros.tools.{program}")._parser().format_help()
