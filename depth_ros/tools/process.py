@@ -91,8 +91,11 @@ def prepare(options: argparse.Namespace, node_params: NodeParams) -> tuple[list[
 def names(inputs: Sequence[Path]) -> list[str]:
     """Return a folder name for each input: its own, with its folder's in front where two have the same. Raises InputError."""
     resolved = [source.resolve() for source in inputs]
-    short = Counter(source.stem for source in resolved)
-    chosen = [s.stem if short[s.stem] == 1 else f"{s.parent.name}_{s.stem}" for s in resolved]
+    own = [source.name if source.is_dir() else source.stem for source in resolved]
+    times_used = Counter(own)
+    chosen = [
+        name if times_used[name] == 1 else f"{source.parent.name}_{name}" for source, name in zip(resolved, own, strict=True)
+    ]
     for name, times in Counter(chosen).items():
         if times > 1:
             same = ", ".join(str(source) for source, other in zip(inputs, chosen, strict=True) if other == name)

@@ -33,7 +33,7 @@ from depth_ros.tools import recording
 from depth_ros.tools.offline import manifest
 from depth_ros.tools.offline.job import Job, run
 from depth_ros.tools.offline.pool import Progress, run_here
-from depth_ros.tools.process import main
+from depth_ros.tools.process import main, names
 from depth_ros.types import CameraModel, Distortion
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,6 +189,45 @@ def test_a_run_that_was_cut_short_goes_on_at_the_right_image(job):
     again = do(job)
     assert (again.good, again.finished_before, again.answered) == (True, True, 6)
     assert {file.name: file.stat().st_mtime_ns for file in (job.out / "depth").iterdir()} == after
+
+
+def test_two_runs_do_not_write_into_one_folder(job):
+    refused = []
+
+    def meet(seen: int, expected: int) -> None:
+        if seen == 2:
+            refused.append(do(job).failure)
+
+    assert run(job, meet, lambda: False).good
+    assert "another run is at work here" in refused[0]
+
+
+def test_a_video_gives_its_rate_and_the_numbers_of_its_frames(job):
+    video = job.source.with_name("drive.1.mp4")
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (128, 64))
+    for number in range(5):
+        writer.write(np.full((64, 128, 3), (200, 20, 50 + 10 * number), np.uint8))
+    writer.release()
+    told = []
+    outcome = run(
+        replace(job, source=video, formats=("bag", "png", "mp4")),
+        lambda seen, expected: told.append((seen, expected)),
+        lambda: False,
+    )
+    assert outcome.good
+    assert told == [(number, 5) for number in range(6)]
+    answers = list(recording.answers(job.out / "depth.mcap"))
+    assert [answer.stamp_ns for answer in answers] == [50_000_000 * number for number in range(5)]
+    assert [np.median(a.depth) for a in answers] == pytest.approx([5, 6, 7, 8, 9], abs=0.45)  # a lossy codec
+    assert sorted(file.name for file in (job.out / "depth").iterdir()) == [f"{number:06d}.png" for number in range(5)]
+    assert cv2.VideoCapture(str(job.out / "preview.mp4")).get(cv2.CAP_PROP_FPS) == 20
+
+
+def test_names_of_results(tmp_path):
+    for folder in ("a/run.1", "b", "c"):
+        (tmp_path / folder).mkdir(parents=True)
+    inputs = [tmp_path / "a" / "run.1", tmp_path / "b" / "cam.mcap", tmp_path / "c" / "cam.mcap", tmp_path / "c" / "x.mp4"]
+    assert names(inputs) == ["run.1", "b_cam", "c_cam", "x"]
 
 
 def test_a_bag_that_was_cut_short_is_written_from_its_start(job):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -98,8 +101,8 @@ def _run(job: Job, tell: Tell, stop: Stop) -> Outcome:
             return Outcome(**found["outcome"], finished_before=True)
     source = open_source(job.source, job.topic)
     job.partial.mkdir(parents=True, exist_ok=True)
-    manifest.write(job.partial, facts)
-    with _open_answerer(model, job.params) as (answerer, engine, warnings):
+    with _alone(job.partial), _open_answerer(model, job.params) as (answerer, engine, warnings):
+        manifest.write(job.partial, facts)
         outcome = _answer_all(job, source, camera, answerer, tell, stop)
     if outcome.interrupted:
         return outcome
@@ -111,6 +114,21 @@ def _run(job: Job, tell: Tell, stop: Stop) -> Outcome:
     manifest.write(job.partial, facts | {"engine": engine, "outcome": kept})
     job.partial.replace(job.out)
     return outcome
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of the folder, until the end of this process at the latest. Raises InputError if one is in it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno != errno.EBADF:  # NFS, which locks no folders: there it is up to the user
+                raise InputError(f"{folder}: another run is at work here ({error.strerror}); let it end first") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
