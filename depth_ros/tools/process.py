@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BundleError, EngineError, InputError, ParameterException, rclpy_implementation.RCLError, OSError) as error:
         _say(one_line(error))
         return 1
-    if stop.is_set():
+    if any(outcome.interrupted for outcome in outcomes):
         _say("interrupted; the same command goes on from here")
         return INTERRUPTED
     return 0 if all(outcome.good for outcome in outcomes) else 1

@@ -24,18 +24,20 @@ WITHOUT_EFFECT = (
 def describe(
     source: Path, topic: str, camera: CameraModel | None, model: ModelBundle, params: NodeParams, formats: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return what a result depends on, as JSON-able values. `camera` is None where the input brings its own."""
-    return {
+    """Return what a result depends on, as it comes back out of JSON. `camera` is None where the input brings its own."""
+    facts: dict[str, Any] = {
         "format": FORMAT,
         "input": str(source.resolve()),
         "input_bytes": _size(source),
         "topic": topic,
-        "camera": json.loads(json.dumps(asdict(camera))) if camera else None,
+        "camera": asdict(camera) if camera else None,
         "model": model.name,
         "model_sha256": model.sha256,
         "parameters": {name: value for name, value in asdict(params).items() if name not in WITHOUT_EFFECT},
-        "formats": list(formats),
+        "formats": formats,
     }
+    facts = json.loads(json.dumps(facts))  # tuples become lists
+    return facts
 
 
 def read(folder: Path) -> dict[str, Any] | None:
