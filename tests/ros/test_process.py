@@ -30,7 +30,7 @@ from depth_ros.calibration import load_calibration, save_calibration
 from depth_ros.ros import params
 from depth_ros.ros.params import NodeParams
 from depth_ros.tools import recording
-from depth_ros.tools.offline import manifest
+from depth_ros.tools.offline import bag, manifest
 from depth_ros.tools.offline.job import Job, run
 from depth_ros.tools.offline.pool import Progress, run_here
 from depth_ros.tools.process import main, names
@@ -230,7 +230,36 @@ def test_names_of_results(tmp_path):
     assert names(inputs) == ["run.1", "b_cam", "c_cam", "x"]
 
 
-def test_a_bag_that_was_cut_short_is_written_from_its_start(job):
+def test_a_bag_that_was_cut_short_goes_on(job, monkeypatch):
+    """Twice: what was answered is not answered again, and the bag is that of a run in one go."""
+    monkeypatch.setattr(bag, "PART", 2)
+    alone = replace(job, formats=("bag",))
+    assert [do(alone, images=n).answered for n in (1, 3)] == [1, 3]
+    assert not job.out.exists()
+    outcome = do(alone)
+    assert (outcome.good, outcome.answered, outcome.kept) == (True, 6, 3)
+    assert sorted(file.name for file in job.out.iterdir()) == ["depth.mcap", "manifest.json"]
+    whole = replace(alone, out=job.out.with_name("whole"))
+    assert do(whole).good
+    for found, expected in zip(*(recording.answers(j.out / "depth.mcap") for j in (alone, whole)), strict=True):
+        assert found.stamp_ns == expected.stamp_ns
+        assert found.depth.tobytes() == expected.depth.tobytes()
+        assert found.cloud.tobytes() == expected.cloud.tobytes()
+    assert len(list(recording.answers(job.out / "depth.mcap"))) == 6
+
+
+def test_an_unfinished_part_of_a_bag_is_written_again(job):
+    """As after a crash: the part lies there, its list does not, or not all of it."""
+    alone = replace(job, formats=("bag",))
+    do(alone, images=2)
+    (names_of_part,) = job.partial.glob("depth.parts/*.json")
+    names_of_part.unlink()
+    outcome = do(alone)
+    assert (outcome.good, outcome.kept) == (True, 0)
+    assert [answer.stamp_ns for answer in recording.answers(job.out / "depth.mcap")] == [n * 10**8 for n in range(6)]
+
+
+def test_a_film_that_was_cut_short_is_made_again(job):
     both = replace(job, formats=("bag", "png", "mp4"))
     assert do(both, images=2).interrupted
     assert do(both).good
@@ -302,7 +331,7 @@ def test_a_full_disk_fails_the_input_and_leaves_nothing_that_looks_finished(wall
     done = subprocess.run(command(walls, *common), **arguments)
     assert done.returncode == 1
     (complaint,) = [line for line in done.stderr.splitlines() if "process: " in line]
-    assert "depth.mcap cannot be written: [Errno 27] File too large" in complaint
+    assert ".mcap cannot be written: [Errno 27] File too large" in complaint
     assert "Traceback" not in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".walls.partial"]
     assert process(walls, *common).returncode == 0

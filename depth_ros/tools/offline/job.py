@@ -168,6 +168,9 @@ def _answer_all(
                 break
             _answer(job, item, stems.of(item), camera, answerer, writers, counts)
             tell(counts.seen + source.skipped, source.count)
+    if counts.answered and not interrupted:
+        for writer in writers:
+            writer.finish()
     return Outcome(
         answered=counts.answered,
         kept=counts.kept,

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from depth_ros.answers import Answer
@@ -18,14 +17,13 @@ from depth_ros.ros import messages
 from depth_ros.ros.params import NodeParams
 from depth_ros.tools import recording
 from depth_ros.tools.film import Film
+from depth_ros.tools.offline.bag import PartedBag
 from depth_ros.tools.offline.manifest import write_whole
 from depth_ros.tools.preview import Limits
-from depth_ros.tools.record import BagFile
 from depth_ros.types import CameraModel, Float32Array, Frame
 
 SCALE = 256  # PNG value of one metre, as KITTI's depth maps have it: 4 mm steps up to 256 m
 INVALID, NOTHING_IN_RANGE = 0, 65535  # PNG values of NaN and of +inf
-QUEUE = 8  # images whose messages wait for the disk
 CAMERA_INFO = "/camera_info"
 TOPICS = {
     recording.IMAGE: Image, CAMERA_INFO: CameraInfo, recording.DEPTH: Image, recording.SIGMA: Image,
@@ -60,7 +58,10 @@ class Writer(Protocol):
         """Write one answer."""
 
     def close(self) -> None:
-        """Finish the files."""
+        """Write out what is open; also where the run is cut short."""
+
+    def finish(self) -> None:
+        """After close(): all images are there."""
 
 
 class PngWriter:
@@ -90,6 +91,9 @@ class PngWriter:
         write_whole(self._file(answered.stem), cv2.imencode(".png", quantise(values))[1].tobytes())
 
     def close(self) -> None:
+        """See Writer."""
+
+    def finish(self) -> None:
         """See Writer."""
 
     def _file(self, stem: str) -> Path:
@@ -140,6 +144,9 @@ class PlyWriter:
     def close(self) -> None:
         """See Writer."""
 
+    def finish(self) -> None:
+        """See Writer."""
+
     def _file(self, stem: str) -> Path:
         return self._folder / f"{stem}.ply"
 
@@ -168,17 +175,11 @@ class BagWriter:
     full = cloud = True
 
     def __init__(self, folder: Path) -> None:
-        self._bag = BagFile(folder / "depth.mcap", QUEUE * len(TOPICS))
-        self._handles = {topic: self._bag.add_topic(topic, kind) for topic, kind in TOPICS.items()}
-
-    def has(self, stem: str) -> bool:
-        """See Writer: a bag is written from its start."""
-        return False
+        self._bag = PartedBag(folder / "depth.mcap", TOPICS)
+        self.has, self.close, self.finish = self._bag.has, self._bag.close, self._bag.finish
 
     def write(self, answered: Answered) -> None:
         """See Writer."""
-        if self._bag.error is not None:
-            self._bag.close()  # says so
         header = answered.image.header
         time_ns = messages.stamp_ns(header) or round(answered.time_s * 1e9)
         prediction, points = answered.answer.prediction, answered.answer.points
@@ -192,12 +193,7 @@ class BagWriter:
             recording.SIGMA: messages.depth_image(prediction.sigma, header),
             recording.CLOUD: messages.point_cloud(points, header),
         }
-        for topic, message in published.items():
-            self._bag.put(self._handles[topic], time_ns, serialize_message(message))
-
-    def close(self) -> None:
-        """See Writer."""
-        self._bag.close()
+        self._bag.write(answered.stem, time_ns, published)
 
 
 class FilmWriter:
@@ -220,6 +216,9 @@ class FilmWriter:
     def close(self) -> None:
         """See Writer."""
         self._film.close()
+
+    def finish(self) -> None:
+        """See Writer."""
 
 
 FORMATS = {
