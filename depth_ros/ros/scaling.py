@@ -33,10 +33,10 @@ class _Moment:
 class Scaling:
     """A depth_ros.scale.Scaler that measures (see there); `prefix` goes before its topics' names, as in 'front/'.
 
-    `kind` is the bundle's. Raises InputError where a topic cannot be created.
+    `kind` is the bundle's; without a `node` no sensor can be listened to. Raises InputError where a topic cannot be created.
     """
 
-    def __init__(self, node: Node, params: ScaleParams, kind: str, prefix: str = "") -> None:
+    def __init__(self, node: Node | None, params: ScaleParams, kind: str, prefix: str = "") -> None:
         self._source = params.source
         self._input: ScaleInput | None = None
         self.constant: Scale | None = None
