@@ -17,8 +17,8 @@ FORMAT = 1
 # Of the node's parameters those that change no result: where and when the engine runs, not what it answers. `model` is stated
 # by its sha256.
 WITHOUT_EFFECT = (
-    "model", "threads", "build_if_missing", "engine_cache", "memory", "cuda_graph", "autostart", "report_period_s", "camera_names",
-    "image_transport", "batch_window_ms", "max_rate", "depth_encoding", "publish_depth", "publish_compressed",
+    "model", "threads", "build_if_missing", "engine_cache", "memory", "cuda_graph", "autostart", "report_period_s",
+    "camera_names", "image_transport", "batch_window_ms", "max_rate", "depth_encoding", "publish_depth", "publish_compressed",
     "publish_uncertainty", "publish_color", "publish_cloud",
 )  # fmt: skip
 
