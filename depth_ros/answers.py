@@ -69,7 +69,8 @@ class HostAnswerer:
         check_camera(frame, self.camera)
         small = self.estimator.resize(frame)  # once, for the network and for the cloud's colours
         prediction = self.estimator.predict([small])[0]
-        prediction = apply(prediction, self.scaler.scale_for(small, prediction.without(self._unseen_small)))
+        scale = self.scaler.constant or self.scaler.scale_for(small, prediction.without(self._unseen_small))
+        prediction = apply(prediction, scale)
         large = None
         if full or (cloud and cloud.full_resolution):
             large = upsample(prediction, frame.camera).without(self.unseen)

@@ -37,7 +37,7 @@ class Scaling:
     """
 
     def __init__(self, node: Node, params: ScaleParams, kind: str, prefix: str = "") -> None:
-        self._source = params.source
+        self._node, self._source = node, params.source
         self._input: ScaleInput | None = None
         self.constant: Scale | None = None
         self._last = _Moment(None, math.inf, None, "no image yet")
@@ -58,7 +58,7 @@ class Scaling:
         """Return the scale of a frame, measured anew if it is time. Raises InputError where there is none, or none any more."""
         if self.constant is not None:
             return self.constant
-        time_s = frame.stamp_ns * 1e-9
+        time_s = (frame.stamp_ns or self._node.get_clock().now().nanoseconds) * 1e-9  # some drivers give no stamp
         self._try(frame, prediction, time_s)
         scale = self._track.scale(time_s)
         self._last = _Moment(scale, self._track.age_s(time_s), self._last.measured, self._last.reason)

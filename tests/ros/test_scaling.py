@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from depth_ros.ros.extrinsics import Extrinsics
 from depth_ros.ros.params import ScaleParams
 from depth_ros.ros.scaling import Scaling
 from depth_ros.scale.poses import OPTICAL_T_BODY, pose_from_text
-from depth_ros.types import InputError
+from depth_ros.types import DepthPrediction, InputError
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 INTERFACES = (Path(__file__).resolve().parents[2] / "docs" / "interfaces.md").read_text(encoding="utf-8")
@@ -341,6 +342,19 @@ def transform(parent, child, x, yaw):
     message.transform.translation.x = x
     message.transform.rotation.z, message.transform.rotation.w = float(np.sin(yaw / 2)), float(np.cos(yaw / 2))
     return message
+
+
+def test_images_without_stamps_age_by_the_clock(client, scaling):
+    one = scaling(source="camera_height", camera_height=1.5, timeout_s=0.3)
+    frame, prediction, _ = shot(make_texture(), moved(), 0.0)
+    assert one.scale_for(frame, prediction).factor == pytest.approx(3.0, rel=0.02)
+    blind = DepthPrediction(np.full_like(prediction.depth, 5.0), prediction.sigma, prediction.camera)  # a wall before the lens
+    end = time.monotonic() + 10
+    with pytest.raises(InputError, match="no scale from camera_height.*tilted"):
+        while time.monotonic() < end:
+            one.scale_for(frame, blind)
+            time.sleep(0.05)
+    assert one.status().level == ERROR
 
 
 # ---- messages
