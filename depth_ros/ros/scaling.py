@@ -11,7 +11,7 @@ from rclpy.node import Node
 from depth_ros.ros.diagnostics import Status
 from depth_ros.ros.params import ScaleParams
 from depth_ros.ros.scale_inputs import ScaleInput, open_input
-from depth_ros.scale import Measurement, NoMeasurement, Scale
+from depth_ros.scale import Measurement, NoMeasurement, Scale, Unchanged
 from depth_ros.scale.track import Track
 from depth_ros.types import DepthPrediction, Frame, InputError
 
@@ -76,6 +76,9 @@ class Scaling:
             measured = self._input.measure(frame, prediction)
             if not self._track.update(measured, time_s):
                 reason = f"a factor of {measured.scale.factor:.3g} contradicts the ones before"
+        except Unchanged as held:
+            self._track.hold(time_s)
+            reason = str(held)
         except (NoMeasurement, InputError) as error:
             reason = str(error)
         self._last = _Moment(self._last.scale, self._last.age_s, measured, reason)

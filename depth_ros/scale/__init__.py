@@ -26,6 +26,10 @@ class NoMeasurement(Exception):  # noqa: N818 (no error: the frame before it may
     """A frame that says nothing on scale; the text says why, and what to do if that stays so."""
 
 
+class Unchanged(NoMeasurement):
+    """The camera sees what it saw at the measurement before, so that one still holds."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """Makes metres of a prediction: 1 / depth [1/m] = 1 / (factor x predicted depth) + shift.
