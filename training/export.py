@@ -68,10 +68,15 @@ class ExportGraph(nn.Module):
 def calibrate_sigma(method: Predictor, dataset: EvaluationSet) -> float:
     """Factor on sigma with which ONE_SIGMA of the set's pixels (images weighted alike) err by less than sigma.
 
-    A pixel that the method puts out of range (+inf) has no sigma and is a miss, as in metrics.coverage(). Raises InputError if
-    there is no truth, or so many are out of range that no factor will do.
+    A pixel that the method puts out of range (+inf) has no sigma and is a miss, as in metrics.coverage(). Raises ExportError if
+    the depth is not in metres, and InputError if there is no truth, or so many are out of range that no factor will do.
     """
-    estimator = Estimator(describe_method(method, "uncalibrated"), TorchEngine(method))
+    description = describe_method(method, "uncalibrated")
+    if description.kind != "metric":
+        raise ExportError(
+            f"{dataset.name}: kind is '{description.kind}'; expected 'metric', since sigma is fitted to truth in metres"
+        )
+    estimator = Estimator(description, TorchEngine(method))
     ratios, weights = [], []
     for item in dataset:
         truth = item.truth
