@@ -23,11 +23,11 @@ from depth_ros import answers, estimator
 from depth_ros.cloud import CloudBuilder
 from depth_ros.estimator import Estimator
 from depth_ros.images import Rectifier
-from depth_ros.ros import loading, messages, node, params
-from depth_ros.ros.node import MonoDepthNode
+from depth_ros.ros import loading, messages, node
+from depth_ros.ros.answering import Answering
+from depth_ros.ros.camera import Camera
 
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {  # stage -> where the node looks its functions up; none calls another
-    "parameters": ((params, "read"),),
     "decode": ((messages, "camera_model"), (messages, "image_array")),
     "rectify": ((Rectifier, "__call__"),),
     "resize": ((estimator, "resize_image"),),
@@ -53,7 +53,7 @@ class Stopwatch:
         for stage, functions in STAGES.items():
             for owner, name in functions:
                 self._time(owner, name, stage)
-        choose_engine, on_image, work = loading.choose_engine, MonoDepthNode._on_image, MonoDepthNode._work
+        choose_engine, on_image, work = loading.choose_engine, Camera._on_image, Answering._work
 
         def timed_choice(*arguments: Any) -> Any:
             choice = choose_engine(*arguments)
@@ -70,19 +70,20 @@ class Stopwatch:
             self._time(engine, "infer", "engine")
             return choice
 
-        def timed_on_image(self_: MonoDepthNode, image: Any) -> None:
+        def timed_on_image(self_: Camera, hand_over: Any, image: Any) -> None:
             self._arrived_ns[id(image)] = time.perf_counter_ns()
-            on_image(self_, image)
+            on_image(self_, hand_over, image)
 
-        def timed_work(self_: MonoDepthNode, item: Any) -> None:
+        def timed_work(self_: Answering, items: Any) -> None:
+            ((image, _),) = items.values()  # of the only camera
             self._spent_ns.clear()
-            self._spent_ns["hand-over"] = time.perf_counter_ns() - self._arrived_ns[id(item[0])]
+            self._spent_ns["hand-over"] = time.perf_counter_ns() - self._arrived_ns[id(image)]
             start_cpu_ns = time.thread_time_ns()
-            work(self_, item)
+            work(self_, items)
             own_cpu_ns = time.thread_time_ns() - start_cpu_ns - self._engine_cpu_ns
-            self._finish(time.perf_counter_ns() - self._arrived_ns[id(item[0])], own_cpu_ns)
+            self._finish(time.perf_counter_ns() - self._arrived_ns[id(image)], own_cpu_ns)
 
-        loading.choose_engine, MonoDepthNode._on_image, MonoDepthNode._work = timed_choice, timed_on_image, timed_work
+        loading.choose_engine, Camera._on_image, Answering._work = timed_choice, timed_on_image, timed_work
 
     def _time(self, owner: Any, name: str, stage: str) -> None:
         function = getattr(owner, name)

@@ -1,4 +1,4 @@
-"""Depth predictions to organised point arrays."""
+"""Depth predictions to point arrays: organised, or one point per voxel."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class CloudOptions:
     stride: int = 1  # every n-th row and column
     max_relative_sigma: float = 0.0  # points with sigma / depth above it are NaN; 0: they stay
     max_edge_step: float = 0.0  # points on a relative depth step above it are NaN; 0: they stay
+    voxel_size: float = 0.0  # [m] edge of the cubes that keep one point each, of an unorganised cloud; 0: organised, all points
 
 
 class CloudBuilder:
@@ -92,6 +93,49 @@ def pack_points(points: Float32Array, colors: UInt8Array, stride: int = 1) -> ND
     fields = {"x": points[..., 0], "y": points[..., 1], "z": points[..., 2], "rgb": packed, "sigma": points[..., 3]}
     merged: Float32Array = cv2.merge([np.ascontiguousarray(fields[name]) for name in POINT_DTYPE.names or ()])
     return merged.view(POINT_DTYPE)[..., 0]
+
+
+def voxel_grid(points: NDArray[np.void], size: float) -> NDArray[np.void]:
+    """Return one point (N,) per occupied cube of edge `size` [m] of a cloud of POINT_DTYPE of any shape, without invalid points.
+
+    The cubes are aligned to the camera's axes and origin. A point is the centroid of its cube's points, with their mean
+    colour and the mean of their sigmas: neighbouring pixels err together, so a mean of many is no more certain than they are
+    (the sigma of a mean is at most the mean of the sigmas, and that is reached if the errors are one and the same).
+    Raises InputError if size is not positive, or so small that the cubes cannot be counted.
+    """
+    if not 0 < size < np.inf:
+        raise InputError(f"voxel size is {size} m; expected a positive number")
+    valid: NDArray[np.void] = points[np.isfinite(points["z"])]
+    if not valid.size:
+        return valid
+    table = valid.view("<f4").reshape(-1, POINT_DTYPE.itemsize // 4)
+    x, y, z, packed, sigma = np.ascontiguousarray(table.T)  # in rows: five times faster
+    cube = _cubes(np.stack([x, y, z]), size)
+    count = np.bincount(cube)
+    rgb = packed.view("<u4")
+    color = [np.rint(np.bincount(cube, rgb >> shift & 0xFF) / count).astype("<u4") for shift in (16, 8, 0)]
+    mean_x, mean_y, mean_z, mean_sigma = (np.bincount(cube, field) / count for field in (x, y, z, sigma))
+    mean_rgb = (color[0] << 16 | color[1] << 8 | color[2]).view("<f4")
+    means = [column.astype("<f4") for column in (mean_x, mean_y, mean_z, mean_rgb, mean_sigma)]
+    return np.stack(means, axis=-1).view(POINT_DTYPE)[:, 0]
+
+
+def _cubes(xyz: Float32Array, size: float) -> NDArray[np.intp]:
+    """Return the number of each point's (3, n) cube, 0, 1, ... over the occupied ones."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # of sizes that are refused next
+        cells = np.floor(xyz / np.float32(size))
+        cells -= cells.min(axis=1)[:, None]
+        counts = cells.max(axis=1).astype(np.float64) + 1
+    if not counts.prod() < np.iinfo(np.int64).max:
+        raise InputError(f"voxel size is {size} m; expected more: a cloud of this extent has too many such cubes to count")
+    _, rows, columns = counts.astype(np.int64)
+    i, j, k = cells.astype(np.int64)
+    number = (i * rows + j) * columns + k
+    order = np.argsort(number)
+    ordered = number[order]
+    cube = np.empty(order.size, np.intp)
+    cube[order] = np.cumsum(np.diff(ordered, prepend=ordered[0]) > 0)
+    return cube
 
 
 def _pack_colors(image: UInt8Array, out: Float32Array) -> None:

@@ -130,3 +130,14 @@ class DepthPrediction:
             return self
         nan = np.float32(np.nan)
         return DepthPrediction(np.where(mask, nan, self.depth), np.where(mask, nan, self.sigma), self.camera)
+
+    def within(self, min_depth: float, max_depth: float) -> DepthPrediction:
+        """Return the prediction with NaN below min_depth [m] and +inf from max_depth [m] on (itself without such limits)."""
+        if min_depth <= 0 and max_depth == np.inf:
+            return self
+        beyond = self.depth >= max_depth
+        outside = beyond | (self.depth < min_depth)
+        blank = np.where(beyond, np.float32(np.inf), np.float32(np.nan))
+        return DepthPrediction(
+            np.where(outside, blank, self.depth), np.where(outside, np.float32(np.nan), self.sigma), self.camera
+        )

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for package in ("depth_ros", "training") for path in (ROOT / package).rglob("*.py"))
 ROS = (
     "rclpy",
+    "std_srvs",
     "sensor_msgs",
     "std_msgs",
     "diagnostic_msgs",
@@ -38,21 +39,25 @@ BRIDGE = {
     "training.quantise": ("bundle", "engines", "graphs", "images"),
     "training.train": ("memory",),
     "training.robustness": ("bundle", "engines", "estimator", "metrics"),
-    "training.data": ("calibration", "images", "truth"),
+    "training.data": ("calibration", "compressed", "images", "truth"),
 }
 
 # Each layer may import itself and the layers below it. Layer 0 is the lowest.
 ROBOT_LAYERS = (
     ("types", "bundle"),
     ("images", "engines", "graphs", "frame_graph", "scale", "cloud", "worker", "memory", "metrics", "truth", "calibration"),
+    ("compressed", "depth_codec", "temporal"),
     ("estimator",),
     ("answers",),
     ("ros", "tools"),
 )
 ROS_LAYERS = (
     ("params", "messages", "health", "sources", "bag", "range_messages", "extrinsics"),
-    ("pipeline", "diagnostics", "scale_inputs"),
-    ("loading", "scaling"),
+    ("declaration",),
+    ("camera", "pipeline", "scale_inputs"),
+    ("diagnostics",),
+    ("scaling",),
+    ("answering", "loading"),
     ("node", "player"),
 )
 SCALE_LAYERS = (

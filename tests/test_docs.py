@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import parser
 
 from depth_ros import bundle
@@ -95,6 +96,21 @@ def test_launch_arguments_exist(page):
     given = {name for line in re.findall(r"ros2 launch depth_ros .*", text_of(page)) for name in re.findall(r"(\w+):=", line)}
     declared = re.findall(r'DeclareLaunchArgument\("(\w+)"', text_of(ROOT / "launch" / "mono_depth.launch.py"))
     assert given - set(declared) == set()
+
+
+def test_navigation_reads_topics_that_the_node_has():
+    page = text_of(ROOT / "docs" / "navigation.md")
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)]
+
+    def topics(tree: object) -> set[str]:
+        if not isinstance(tree, dict):
+            return set()
+        return {tree["topic"]} if "topic" in tree else set().union(*map(topics, tree.values()))
+
+    read = topics(dict(enumerate(blocks))) | set(re.findall(r"-r \w+:=(\S+)", page))
+    made = re.findall(r"^\| `([\w/]+)` \| \S+ \| out \|", text_of(ROOT / "docs" / "interfaces.md"), flags=re.MULTILINE)
+    assert read == {"/points", "/depth/image_rect", "/depth/camera_info", "/scan"}
+    assert read - {"/scan"} <= {f"/{topic}" for topic in made}
 
 
 @pytest.mark.parametrize("program", ["build_engine", "check_engine"])

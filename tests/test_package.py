@@ -22,6 +22,7 @@ PARTS = ("depth_ros", "training", "launch", "config", "resource", "package.xml",
 ROSDEP_KEYS = {
     "ament_index_python", "builtin_interfaces", "diagnostic_msgs", "launch", "launch_ros", "lifecycle_msgs", "nav_msgs",
     "python3-numpy", "python3-opencv", "python3-pytest", "python3-yaml", "rcl_interfaces", "rclpy", "sensor_msgs", "std_msgs",
+    "std_srvs",
     "tf2_msgs",
 }  # fmt: skip
 PACKAGE_OF_MODULE = {"cv2": "python3-opencv", "numpy": "python3-numpy", "yaml": "python3-yaml"}
@@ -68,14 +69,13 @@ def dotted(values: dict, prefix: str = "") -> dict:
 
 def test_parameter_file_has_every_parameter_with_its_default():
     pytest.importorskip("rclpy", reason="needs ROS 2")
-    from depth_ros.ros.params import NodeParams, flattened
+    from depth_ros.ros.declaration import DEFAULTS
 
     text = (ROOT / "config" / "mono_depth.yaml").read_text()
     values = dotted(yaml.safe_load(text)["/**"]["ros__parameters"])
-    defaults = flattened(NodeParams())
-    assert values == defaults
-    assert {name: type(value) for name, value in values.items()} == {name: type(value) for name, value in defaults.items()}
-    for name in defaults:
+    assert values == DEFAULTS
+    assert {name: type(value) for name, value in values.items()} == {name: type(value) for name, value in DEFAULTS.items()}
+    for name in DEFAULTS:
         key = name.rpartition(".")[2]
         assert re.search(rf"^    (  )?{key}: .*# \S", text, re.MULTILINE), f"{name} has no comment"
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
+from depth_ros import compressed
 from depth_ros.ros.sources import SourceImage, bgr_message
 from depth_ros.types import InputError
 
@@ -77,12 +77,13 @@ class Bag:
 
 
 def image_message(message: Any) -> Image | None:
-    """Return a bag's Image or CompressedImage as an Image to publish, or None if the compressed data is corrupt."""
+    """Return a bag's Image or CompressedImage as an Image to publish, or None if the compressed data cannot be decoded."""
     if not hasattr(message, "encoding"):
-        pixels = cv2.imdecode(np.asarray(message.data, np.uint8), cv2.IMREAD_COLOR) if len(message.data) else None
-        if pixels is None:
+        try:
+            pixels = compressed.decode(message.format, np.asarray(message.data, np.uint8))
+        except InputError:
             return None
-        image = bgr_message(pixels)
+        image = bgr_message(pixels[..., ::-1])
     else:
         image = Image(height=message.height, width=message.width, encoding=message.encoding, step=message.step)
         image.is_bigendian = message.is_bigendian

@@ -1,9 +1,11 @@
-"""The node's state on /diagnostics (REP 107): which engine runs and why no faster one, and how the frames fare."""
+"""The node's state on /diagnostics (REP 107): which engine runs and why no faster one, and how each camera's frames fare."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import resource
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
@@ -11,7 +13,8 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from depth_ros.engines import Choice
-from depth_ros.ros.health import Figures, Health, Meter
+from depth_ros.ros.camera import Camera
+from depth_ros.ros.health import Figures, Meter
 
 TOPIC = "/diagnostics"  # absolute: one topic for all robots' parts
 PERIOD_S = 1.0
@@ -27,19 +30,21 @@ class Status:
 
 
 NOT_CONFIGURED = Status(DiagnosticStatus.OK, "not configured")
-NOT_ACTIVE = Status(DiagnosticStatus.OK, "not active")
+NOT_ACTIVE = {part: Status(DiagnosticStatus.OK, "not active") for part in ("frames", "scale")}
 
 
 class Diagnostics:
-    """Publishes three statuses of `node` every second: "<node>: engine", "<node>: frames" and "<node>: scale"."""
+    """Publishes the statuses of `node` every second: "<node>: engine", "<node>: frames" and "<node>: scale".
+
+    Of several cameras each has the last two, as "<node>: <camera> frames".
+    """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._name = node.get_fully_qualified_name().lstrip("/")
         self._model = ""
         self._engine = self._running = NOT_CONFIGURED
-        self._frames: Callable[[], Status] = lambda: NOT_ACTIVE
-        self._scale: Callable[[], Status] = lambda: NOT_ACTIVE
+        self._frames: Callable[[], Mapping[str, Status]] = lambda: NOT_ACTIVE
         self._publisher = node.create_publisher(DiagnosticArray, TOPIC, QoSProfile(depth=10))
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
         node.create_timer(PERIOD_S, self.publish, clock=steady)
@@ -48,10 +53,11 @@ class Diagnostics:
         """Publish the present state."""
         self._publish(self._frames())
 
-    def _publish(self, frames: Status) -> None:
+    def _publish(self, frames: Mapping[str, Status]) -> None:
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
-        for part, status in (("engine", self._engine), ("frames", frames), ("scale", self._scale())):
+        engine = replace(self._engine, values={**self._engine.values, "memory [MB]": f"{memory_mb():.0f}"})
+        for part, status in {"engine": engine, **frames}.items():
             values = [KeyValue(key=key, value=str(value)) for key, value in status.values.items()]
             message.status.append(
                 DiagnosticStatus(
@@ -83,8 +89,14 @@ class Diagnostics:
 
     def engine_failed(self, reason: str) -> None:
         """Say why no engine runs; of a traceback, what it ends with."""
-        last_line = reason.strip().splitlines()[-1]
-        self._engine = Status(DiagnosticStatus.ERROR, last_line, {"model": self._model})
+        self._engine = Status(DiagnosticStatus.ERROR, _last_line(reason), {"model": self._model})
+        self.publish()
+
+    def reload_failed(self, reason: str) -> None:
+        """Say why the model could not be loaded again, until it is."""
+        text = f"the model was not loaded again, the old one goes on: {_last_line(reason)}"
+        self._engine = self._running = replace(self._running, level=DiagnosticStatus.WARN, message=text)
+        self._model = str(self._running.values.get("model", self._model))
         self.publish()
 
     def engine_released(self) -> None:
@@ -92,40 +104,77 @@ class Diagnostics:
         self._engine = NOT_CONFIGURED
 
     def watch(
-        self, health: Health, dropped: Callable[[], int], missing: Callable[[], str],
-        scale: Callable[[], Status] = lambda: NOT_ACTIVE,
+        self, cameras: Iterable[Camera], dropped: Callable[[Camera], int], scale: Callable[[Camera], Status],
+        paused: Callable[[], bool],
     ) -> None:  # fmt: skip
-        """Report on these frames and their scale; `missing` says what the node lacks, empty if nothing."""
-        meter = Meter(health)
-        self._scale = scale
+        """Report on these cameras' frames and their scale; `paused` says whether the node was told to answer none."""
+        meters = {camera: Meter(camera.health) for camera in cameras}
         self._engine = self._running  # which a failed activation may have hidden
 
-        def frames() -> Status:
-            figures = meter.read(dropped())
-            if figures and figures.answered_hz:
-                self._engine = self._running  # what a new image size had to be built for is built
-            return _frames(health, figures, dropped(), missing())
+        def frames() -> Mapping[str, Status]:
+            found = {}
+            for camera, meter in meters.items():
+                figures = meter.read(dropped(camera))
+                if figures and figures.answered_hz:
+                    self._engine = self._running  # what a new image size had to be built for is built
+                values = _values(camera, figures, dropped(camera))
+                name = f"{camera.name} " if camera.name else ""
+                found[f"{name}frames"] = Status(*_judge(camera, figures, paused()), values)
+                found[f"{name}scale"] = scale(camera)
+            return found
 
         self._frames = frames
 
     def unwatch(self) -> None:
         """Say that the node is not active."""
-        self._frames = self._scale = lambda: NOT_ACTIVE
+        self._frames = lambda: NOT_ACTIVE
 
 
-def _frames(health: Health, figures: Figures | None, dropped: int, missing: str) -> Status:
+def _judge(camera: Camera, figures: Figures | None, paused: bool) -> tuple[bytes, str]:
+    """Level of a camera, and the sentence that says what to do."""
+    health, missing = camera.health, camera.missing()
+    if paused:
+        return DiagnosticStatus.OK, "paused: call the service ~/pause with false to go on"
+    if figures and figures.refused:
+        level = DiagnosticStatus.WARN if figures.answered_hz else DiagnosticStatus.ERROR
+        return level, f"{figures.refused} images refused: {health.refusal}"
+    if missing:
+        stopped = health.received and health.silent_s() > PERIOD_S and camera.has_info
+        return DiagnosticStatus.STALE if stopped else DiagnosticStatus.WARN, missing
+    for problem in (*(f"{topic}: {text}" for topic, text in camera.incompatible.items()), health.wrong_time()):
+        if problem:
+            return DiagnosticStatus.WARN, problem
+    if not any(camera.subscribers().values()):
+        return DiagnosticStatus.OK, "nobody subscribes to an output, so nothing is computed"
+    return DiagnosticStatus.OK, str(figures) if figures else "no image since the last report"
+
+
+def _values(camera: Camera, figures: Figures | None, dropped: int) -> dict[str, object]:
+    health = camera.health
     values: dict[str, object] = {"received": health.received, "answered": health.answered, "dropped": dropped}
     values["refused"] = health.refused
     if health.refusal:
         values["last refusal"] = health.refusal
+    values["camera_info"] = "received" if camera.has_info else "none"
+    values["last image [s ago]"] = f"{health.silent_s():.1f}" if health.received else "never"
+    values["times that time jumped back"] = health.jumps
     for name in ("received", "answered"):
         values[f"{name} [Hz]"] = f"{getattr(figures, f'{name}_hz', 0.0):.1f}"
     if figures and figures.answered_hz:
         values["latency, median [ms]"] = f"{figures.latency_ms:.1f}"
+        values["latency, p95 [ms]"] = f"{figures.latency_p95_ms:.1f}"
         values["latency, max [ms]"] = f"{figures.latency_max_ms:.1f}"
-    if figures and figures.refused:
-        level = DiagnosticStatus.WARN if figures.answered_hz else DiagnosticStatus.ERROR
-        return Status(level, f"{figures.refused} images refused: {health.refusal}", values)
-    if missing:
-        return Status(DiagnosticStatus.WARN, missing, values)
-    return Status(DiagnosticStatus.OK, str(figures) if figures else "no image since the last report", values)
+        values["inference, median [ms]"] = f"{figures.inference_ms:.1f}"
+        values["pixels without depth [%]"] = f"{100 * health.invalid_share:.1f}"
+    values |= {f"subscribers of {topic}": count for topic, count in camera.subscribers().items()}
+    return values | {f"incompatible QoS on {topic}": text for topic, text in camera.incompatible.items()}
+
+
+def memory_mb() -> float:
+    """Memory of this process that is in use now [MB]."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def _last_line(reason: str) -> str:
+    return reason.strip().splitlines()[-1]

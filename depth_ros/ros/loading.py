@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
+from collections.abc import Generator
 
+import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from depth_ros import bundle
-from depth_ros.engines import choose_engine
+from depth_ros.engines import EngineError, choose_engine
 from depth_ros.estimator import Estimator
 from depth_ros.ros.diagnostics import Diagnostics
 from depth_ros.ros.params import NodeParams, default_model
+from depth_ros.types import InputError
+
+POLL_S = 0.005
 
 
 def load_estimator(params: NodeParams, logger: RcutilsLogger, diagnostics: Diagnostics, stop: threading.Event) -> Estimator:
@@ -47,6 +53,45 @@ def load_estimator(params: NodeParams, logger: RcutilsLogger, diagnostics: Diagn
     logger.info(f"model '{model.name}' ({shape}) on engine {choice.name}: {choice.engine.describe()}")
     diagnostics.engine_runs(choice)
     return estimator
+
+
+def warm_up(estimator: Estimator, batch: int) -> None:
+    """Run as many black images as will be inferred together; whatever the backend raises becomes an EngineError."""
+    model = estimator.bundle
+    try:
+        estimator.engine.infer(np.zeros((batch, model.height, model.width, 3), np.uint8))
+    except Exception as error:
+        raise EngineError(f"the model does not run: {error}") from error
+
+
+class Reload:
+    """Loads a model on a thread of its own; awaited in a service's callback, it lets the executor go on meanwhile."""
+
+    def __init__(
+        self, params: NodeParams, logger: RcutilsLogger, diagnostics: Diagnostics, stop: threading.Event, batch: int
+    ) -> None:
+        self.estimator: Estimator | None = None  # warmed up
+        self.reason = "stopped"  # why there is none
+        self._arguments = (params, logger, diagnostics, stop)
+        self._batch = batch
+        self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
+        self._thread.start()
+
+    def __await__(self) -> Generator[None, None, None]:
+        while self._thread.is_alive():
+            self._thread.join(POLL_S)  # rclpy asks again and again: this leaves the processor to the loading
+            yield
+
+    def _run(self) -> None:
+        try:
+            estimator = load_estimator(*self._arguments)
+            warm_up(estimator, self._batch)
+        except (bundle.BundleError, EngineError, InputError) as error:
+            self.reason = str(error)
+        except Exception:
+            self.reason = traceback.format_exc()
+        else:
+            self.estimator, self.reason = estimator, ""
 
 
 class RosLog(logging.Handler):

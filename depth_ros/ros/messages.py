@@ -6,10 +6,10 @@ import sys
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from depth_ros import images
+from depth_ros import compressed, depth_codec, images
 from depth_ros.calibration import camera_from_matrices
 from depth_ros.images import UnsupportedEncodingError
 from depth_ros.types import IDENTITY_ROTATION, CameraModel, Float32Array, InputError, UInt8Array
@@ -71,9 +71,37 @@ def _cv_bridge_array(message: Image, error: UnsupportedEncodingError) -> UInt8Ar
     return array
 
 
-def depth_image(values: Float32Array, header: Header) -> Image:
-    """Return (H, W) float32 metres as a 32FC1 image (REP 118)."""
-    return _image(values, "32FC1", header)
+def compressed_image_array(message: CompressedImage, camera: CameraModel | None = None) -> UInt8Array:
+    """Return the pixels of a JPEG or PNG as RGB (H, W, 3).
+
+    With the `camera` that took it, an image of another size is refused before it is decoded. Raises InputError
+    (see compressed.decode).
+    """
+    size = None if camera is None else (camera.width, camera.height)
+    return compressed.decode(message.format, np.frombuffer(message.data, np.uint8), size)
+
+
+def depth_image(values: Float32Array, header: Header, encoding: str = "32FC1") -> Image:
+    """Return (H, W) float32 metres, depth or its sigma, as an image of 32FC1 or of 16UC1, millimetres with 0 invalid (REP 118).
+
+    What 16 bits cannot hold (depth_codec.millimetres) is 0. Raises InputError for another encoding.
+    """
+    depth_codec.check_encoding(encoding)
+    return _image(values if encoding == "32FC1" else depth_codec.millimetres(values), encoding, header)
+
+
+def compressed_depth(
+    depth: Float32Array, header: Header, encoding: str = "32FC1", max_depth_m: float = depth_codec.MAX_DEPTH_M
+) -> CompressedImage:
+    """Return depth [m] (H, W) as compressed_depth_image_transport sends it on `<topic>/compressedDepth`.
+
+    It decodes to an image of `encoding`. Raises InputError for another encoding than 32FC1 and 16UC1.
+    NaN, +inf and what exceeds `max_depth_m` (32FC1) or 65.535 m (16UC1) arrive as invalid. Not for sigma in 32FC1: nothing below
+    0.15 m can be held.
+    """
+    message = CompressedImage(header=header, format=f"{encoding}; compressedDepth png")
+    message.data.frombytes(depth_codec.compress(depth, encoding, max_depth_m))
+    return message
 
 
 def color_image(values: UInt8Array, header: Header) -> Image:
@@ -102,11 +130,14 @@ def camera_info(camera: CameraModel, header: Header) -> CameraInfo:
 
 
 def point_cloud(points: np.ndarray[Any, Any], header: Header) -> PointCloud2:
-    """Return an organised (rows, cols) array of cloud.POINT_DTYPE as a PointCloud2; invalid points are NaN."""
-    rows, columns = points.shape
+    """Return an array of cloud.POINT_DTYPE as a PointCloud2.
+
+    (rows, cols) is an organised cloud, whose invalid points are NaN; (N,) a dense one of height 1, without invalid points.
+    """
+    rows, columns = points.shape if points.ndim == 2 else (1, points.size)
     offsets = points.dtype.fields or {}
     names = points.dtype.names or ()
-    message = PointCloud2(header=header, height=rows, width=columns, is_bigendian=BIG_ENDIAN, is_dense=False)
+    message = PointCloud2(header=header, height=rows, width=columns, is_bigendian=BIG_ENDIAN, is_dense=points.ndim == 1)
     message.fields = [PointField(name=n, offset=offsets[n][1], datatype=PointField.FLOAT32, count=1) for n in names]
     message.point_step = points.dtype.itemsize
     message.row_step = message.point_step * columns

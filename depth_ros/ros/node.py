@@ -10,47 +10,34 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo
+from std_srvs.srv import SetBool, Trigger
 
 from depth_ros.bundle import BundleError
 from depth_ros.engines import EngineError, one_line
 from depth_ros.estimator import Estimator
 from depth_ros.memory import keep_freed_memory
-from depth_ros.ros import messages, params
+from depth_ros.ros.answering import STOP_TIMEOUT_S, Answering
+from depth_ros.ros.camera import Camera, ImageMessage
+from depth_ros.ros.declaration import NAMES, declare, with_values
 from depth_ros.ros.diagnostics import Diagnostics
-from depth_ros.ros.health import Health, Meter
-from depth_ros.ros.loading import load_estimator
-from depth_ros.ros.pipeline import Pipeline
-from depth_ros.ros.scaling import Scaling
+from depth_ros.ros.loading import Reload, load_estimator, warm_up
 from depth_ros.types import InputError
-from depth_ros.worker import LatestWorker
 
 NODE_NAME = "mono_depth"
-OUTPUTS = {
-    "depth/image_rect": Image,
-    "depth/camera_info": CameraInfo,
-    "depth/uncertainty": Image,
-    "depth/image_color": Image,
-    "points": PointCloud2,
-}
-QUEUE = 5  # images and answers kept by the middleware; an image waits microseconds there, the newest one wins in the worker
-SILENT_S = 5.0  # without an image, before it is reported
-STOP_TIMEOUT_S = 5.0  # for the frame in work, before the thread is left behind
 
 RCLError = rclpy_implementation.RCLError
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+Item = tuple[ImageMessage, CameraInfo]
 
 
 class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
@@ -60,14 +47,15 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         """Declare the parameters; `stop` ends the build of an engine. Raises InputError, or rclpy's ParameterException."""
         super().__init__(NODE_NAME)
         self._stop_build = stop
-        self.params = params.declare(self)
+        self.params = declare(self)  # replaced as a whole, so that the worker sees all of a change or nothing
         self.add_on_set_parameters_callback(self._check_parameters)
         self._engine_is_busy = False  # with an image that did not end in time
         self._estimator: Estimator | None = None
-        self._publishers_by_topic: dict[str, LifecyclePublisher] = {}
-        self._undo_activate: list[Callable[[], object]] = []
-        self._info: CameraInfo | None = None
+        self._cameras: list[Camera] = []
+        self._answering: Answering | None = None  # while active
         self._diagnostics = Diagnostics(self)
+        self.create_service(SetBool, "~/pause", self._pause)
+        self.create_service(Trigger, "~/reload", self._reload)
 
         # rclpy lets an impossible transition end the process, its client without an answer
         self._service_change_state.callback = partial(self._change_state, self._service_change_state.callback)
@@ -83,7 +71,8 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         """Load the model and advertise the outputs; FAILURE, with the reason in the log, if it cannot be used."""
         try:
             self._estimator = load_estimator(self.params, self.get_logger(), self._diagnostics, self._stop_build)
-            self._advertise()
+            for name in self.params.camera_names or ("",):
+                self._cameras.append(Camera(self, name, lambda: self.params))
         except (BundleError, EngineError, InputError) as error:
             reason = str(error)
         except Exception:  # rclpy would swallow it and say nothing
@@ -98,14 +87,10 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         assert self._estimator is not None
         if self._engine_is_busy:
             return self._fail("cannot activate: the engine still works on an image of before; clean up and configure again")
-        size = (1, self._estimator.bundle.height, self._estimator.bundle.width, 3)
         try:
-            self._estimator.engine.infer(np.zeros(size, np.uint8))
-        except Exception as error:  # whatever the backend raises, its model does not run here
-            return self._fail(f"cannot activate: the model does not run: {error}")
-        try:
-            self._start()
-        except InputError as error:
+            warm_up(self._estimator, len(self._cameras))
+            self._answering = Answering(self, self._cameras, self._estimator, self._diagnostics, lambda: self.params)
+        except (EngineError, InputError) as error:
             self._stop()
             return self._fail(f"cannot activate: {error}")
         return super().on_activate(state)  # the publishers
@@ -143,108 +128,69 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self._diagnostics.engine_failed(reason)
         return FAILURE
 
-    def _advertise(self) -> None:
-        for topic, kind in OUTPUTS.items():
-            with params.qos_of(self, topic) as overridable:
-                self._publishers_by_topic[topic] = self.create_lifecycle_publisher(
-                    kind, topic, QoSProfile(depth=QUEUE), qos_overriding_options=overridable
-                )
-
-    def _start(self) -> None:
-        assert self._estimator is not None
-        self._info = None
-        self._health = Health()
-        scaling = Scaling(self, self.params.scale, self._estimator.bundle.kind)
-        self._pipeline = Pipeline(self._estimator, self._publishers_by_topic, self.get_logger().warning, scaling)
-        self._worker: LatestWorker[tuple[Image, CameraInfo]] = LatestWorker(self._work, self._refuse)
-        self._diagnostics.watch(self._health, lambda: self._worker.dropped, self._missing, scaling.status)
-        self._undo_activate = [self._end_work, self._diagnostics.unwatch, scaling.close]
-        best_effort = {"reliability": ReliabilityPolicy.BEST_EFFORT}  # matches every camera driver, reliable or not
-        for kind, topic, callback in ((CameraInfo, "camera_info", self._on_camera_info), (Image, "image", self._on_image)):
-            with params.qos_of(self, topic) as overridable:
-                subscription = self.create_subscription(
-                    kind, topic, callback, QoSProfile(depth=QUEUE, **best_effort), qos_overriding_options=overridable
-                )
-            self._undo_activate.insert(0, partial(self.destroy_subscription, subscription))
-        if self.params.report_period_s > 0:
-            steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
-            report = partial(self._report, Meter(self._health))
-            timer = self.create_timer(self.params.report_period_s, report, clock=steady)
-            self._undo_activate.insert(0, partial(self.destroy_timer, timer))
-        topics = ", ".join(self.resolve_topic_name(name) for name in ("image", "camera_info"))
-        self.get_logger().info(f"waiting for images on {topics}")
-
     def _stop(self) -> None:
-        for undo in self._undo_activate:
-            undo()
-        self._undo_activate = []
-
-    def _end_work(self) -> None:
-        if not self._worker.close(STOP_TIMEOUT_S):
-            self.get_logger().warning(f"the image in work takes more than {STOP_TIMEOUT_S:g} s; its engine is left open")
+        if self._answering is not None and not self._answering.close():
             self._engine_is_busy = True
-            return
-        self._pipeline.close()
+        self._answering = None
 
     def _release(self) -> None:
-        for publisher in self._publishers_by_topic.values():
-            self.destroy_lifecycle_publisher(publisher)
-        self._publishers_by_topic = {}
+        for camera in self._cameras:
+            camera.close()
+        self._cameras = []
         if self._estimator is not None and not self._engine_is_busy:  # closed under running work it could crash the process
-            try:
-                self._estimator.engine.close()
-            except EngineError as error:  # a device that failed; what is left goes with the process
-                self.get_logger().warning(f"the engine cannot be closed: {error}")
+            self._close_engine(self._estimator)
         self._estimator = None
         self._diagnostics.engine_released()
         self._engine_is_busy = False
 
-    # ---- frames
+    def _close_engine(self, estimator: Estimator) -> None:
+        try:
+            estimator.engine.close()
+        except EngineError as error:  # a device that failed; what is left goes with the process
+            self.get_logger().warning(f"the engine cannot be closed: {error}")
 
-    def _on_camera_info(self, info: CameraInfo) -> None:
-        self._info = info
+    # ---- services and parameters
 
-    def _on_image(self, image: Image) -> None:
-        self._health.image_received()
-        if self._info is None:
-            self.get_logger().warning(self._missing(), throttle_duration_sec=1.0)
-            return
-        self._worker.put((image, self._info))
+    def _pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Answer no image, or answer them again; subscriptions and model stay."""
+        if self._answering is None:
+            response.success, response.message = False, "the node is not active: activate it first"
+            return response
+        self._answering.paused = bool(request.data)
+        response.success, response.message = True, "paused" if request.data else "running"
+        self.get_logger().info(f"{response.message}, says the service pause")
+        return response
 
-    def _work(self, item: tuple[Image, CameraInfo]) -> None:
-        image, info = item
-        if self._pipeline.answer(image, info, params.read(self)):
-            self._health.frame_answered(self.get_clock().now().nanoseconds - messages.stamp_ns(image.header))
+    async def _reload(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Load the model again, or the one that `model` names now; until it runs, the old one answers."""
+        if self._estimator is None:
+            response.success, response.message = False, "the node is not configured"
+            return response
+        reload = Reload(self.params, self.get_logger(), self._diagnostics, self._stop_build, len(self._cameras))
+        await reload
+        reason = self._replace(reload.estimator) if reload.estimator else reload.reason
+        if reason:
+            self.get_logger().error(f"cannot reload: {reason}")
+            self._diagnostics.reload_failed(reason)
+        response.success, response.message = not reason, reason or f"model '{self._estimator.bundle.name}' runs"
+        return response
 
-    def _refuse(self, item: tuple[Image, CameraInfo], error: Exception) -> None:
-        known = isinstance(error, InputError | EngineError)
-        reason = str(error) if known else "".join(traceback.format_exception(error))
-        self._health.frame_refused(reason)
-        self.get_logger().error(f"image refused ({self._health.refused} so far): {reason}", throttle_duration_sec=1.0)
-
-    def _missing(self) -> str:
-        """Say which input does not arrive; empty if both do."""
-        if self._health.silent_s() > SILENT_S:
-            what = "no image" if self._health.received else "no image yet"
-            topic = self.resolve_topic_name("image")
-            return f"{what} on {topic} for {self._health.silent_s():.0f} s: is the camera running, and image remapped?"
-        if self._info is None:
-            topic = self.resolve_topic_name("camera_info")
-            return f"no camera_info on {topic} yet, so no depth: publish one, or remap camera_info"
-        return ""
-
-    def _report(self, meter: Meter) -> None:
-        if not self._health.received:
-            topic = self.resolve_topic_name("image")
-            self.get_logger().warning(f"no image on {topic} yet: is the camera running, and image remapped?", once=True)
-        figures = meter.read(self._worker.dropped)
-        if figures:
-            self.get_logger().info(str(figures))
+    def _replace(self, estimator: Estimator) -> str:
+        """Answer with another model from the next image on; or say why not, and close it."""
+        if self._estimator is None:
+            reason = "the node was cleaned up meanwhile"
+        elif self._answering is not None and not self._answering.replace(estimator):
+            reason = f"the image in work takes more than {STOP_TIMEOUT_S:g} s"
+        else:
+            estimator, self._estimator, reason = self._estimator, estimator, ""
+        self._close_engine(estimator)
+        return reason
 
     def _check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        known = {item.name: item.value for item in changes if item.name in params.NAMES}
+        """Take a change over as a whole or refuse it; rclpy has checked types, ranges and what is read only."""
+        known = {item.name: item.value for item in changes if item.name in NAMES}
         try:
-            params.with_values(params.read(self), known)
+            self.params = with_values(self.params, known)
         except InputError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

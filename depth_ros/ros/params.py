@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.node import Node
-from rclpy.parameter import Parameter
-from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from depth_ros.answers import Wish
 from depth_ros.cloud import CloudOptions
+from depth_ros.depth_codec import ENCODINGS as DEPTH_ENCODINGS
 from depth_ros.engines import AUTO, ENGINES, MEMORIES, PRECISIONS, EngineOptions, default_cache
 from depth_ros.scale import SOURCES
 from depth_ros.scale.poses import pose_from_text
+from depth_ros.temporal import TemporalOptions
 from depth_ros.types import InputError
 
-FIXED = "read only: set it at start, in the parameter file or with -p"
+CAMERA_NAME = re.compile("[a-zA-Z][a-zA-Z0-9_]*")
+AT_RELOAD = "A change takes effect with the service ~/reload, or when the node is configured"
+TRANSPORTS = ("raw", "compressed")
+OFF = {  # the parameter that withholds a topic, for whoever cannot stop its subscribers
+    "publish_depth": "depth/image_rect", "publish_uncertainty": "depth/uncertainty", "publish_color": "depth/image_color",
+    "publish_cloud": "points", "publish_compressed": "depth/image_rect/compressedDepth",
+}  # fmt: skip
 
 
 def _param(
@@ -61,7 +65,7 @@ class ScaleParams:
 class NodeParams:
     """Parameters of mono_depth_node. A `fixed` one is read when the node starts and rejected afterwards."""
 
-    model: str = _param("", "Folder of the model bundle; empty: the bundle that comes with the package", fixed=True)
+    model: str = _param("", f"Folder of the model bundle; empty: the bundle that comes with the package. {AT_RELOAD}")
     engine: str = _param(AUTO, f"Inference backend: {', '.join(ENGINES)}; {AUTO}: the first of them that works", fixed=True)
     threads: int = _param(0, "Threads of a CPU backend; 0: one less than there are cores", 0, 256, fixed=True)
     precision: str = _param(
@@ -71,13 +75,35 @@ class NodeParams:
     engine_cache: str = _param("", "Folder of built engines; empty: ~/.cache/depth_ros", fixed=True)
     memory: str = _param(AUTO, f"What manages CUDA memory: {', '.join(MEMORIES)}", fixed=True)
     cuda_graph: bool = _param(True, "Replay a TensorRT inference as one CUDA graph", fixed=True)
+    camera_names: tuple[str, ...] = _param(
+        (), "Names of several cameras, whose topics are <name>/image, <name>/depth/...; empty: one camera", fixed=True
+    )
+    image_transport: str = _param(
+        "raw", f"Of the images: {' or '.join(TRANSPORTS)} (JPEG or PNG, on <image>/compressed)", fixed=True
+    )
+    batch_window_ms: float = _param(
+        5.0, "How long the image of one camera waits for those of the others, to be inferred together", 0.0, 1000.0, fixed=True
+    )
     autostart: bool = _param(True, "Configure and activate at start; false: wait for lifecycle transitions", fixed=True)
     image_is_rectified: bool = _param(
         False, "The image is rectified already although its camera_info has distortion: use P, ignore D and R", fixed=True
     )
+    min_depth: float = _param(0.0, "Depth [m] below which it is NaN; 0: the model's own range", 0.0, 1e4)
+    max_depth: float = _param(0.0, "Depth [m] from which it is +inf, nothing in range; 0: the model's own range", 0.0, 1e4)
+    max_rate: float = _param(0.0, "Most images per second and camera that are answered; 0: all there is time for", 0.0, 1e4)
+    publish_depth: bool = _param(True, "Whether depth/image_rect is answered; like all topics, only to subscribers")
+    publish_compressed: bool = _param(True, "Whether depth/image_rect/compressedDepth is")
+    publish_uncertainty: bool = _param(True, "Whether depth/uncertainty is")
+    publish_color: bool = _param(True, "Whether depth/image_color is")
+    publish_cloud: bool = _param(True, "Whether points is")
     max_relative_sigma: float = _param(0.35, "Cloud points with sigma / depth above this are NaN; 0: keep them", 0.0, 1e6)
     max_edge_step: float = _param(0.1, "Cloud points on a relative depth step above this are NaN; 0: keep them", 0.0, 1e6)
     cloud_full_resolution: bool = _param(False, "Cloud at the camera's resolution instead of the network's")
+    depth_encoding: str = _param(
+        "32FC1", f"Of depth and uncertainty: {' or '.join(DEPTH_ENCODINGS)}; 32FC1 is metres, 16UC1 millimetres with 0 for none"
+    )
+    temporal_filter: bool = _param(False, "Fuse depth over time where it flickers; a cut or a pause starts it anew")
+    cloud_voxel_size: float = _param(0.0, "Edge [m] of cubes of which the cloud has one point each; 0: one per pixel", 0.0, 1e3)
     cloud_stride: int = _param(1, "Every n-th row and column of the cloud", 1, 64)
     color_min_depth: float = _param(1.0, "Depth [m] of the warmest colour of depth/image_color", 0.01, 1e4)
     color_max_depth: float = _param(80.0, "Depth [m] of the coldest colour of depth/image_color", 0.01, 1e4)
@@ -85,90 +111,50 @@ class NodeParams:
     scale: ScaleParams = field(default_factory=ScaleParams)
 
     def __post_init__(self) -> None:
+        if self.image_transport not in TRANSPORTS:
+            raise InputError(f"image_transport is '{self.image_transport}'; expected {' or '.join(TRANSPORTS)}")
+        if self.depth_encoding not in DEPTH_ENCODINGS:
+            raise InputError(f"depth_encoding is '{self.depth_encoding}'; expected {' or '.join(DEPTH_ENCODINGS)}")
+        for name in self.camera_names:
+            if not CAMERA_NAME.fullmatch(name) or self.camera_names.count(name) > 1:
+                raise InputError(
+                    f"camera_names holds '{name}'; expected different names of letters, digits and _ that begin with a letter"
+                )
+        if 0 < self.max_depth <= self.min_depth:
+            raise InputError(f"max_depth is {self.max_depth}; expected more than min_depth ({self.min_depth}), or 0")
         if not self.color_min_depth < self.color_max_depth:
             raise InputError(
                 f"color_max_depth is {self.color_max_depth}; expected more than color_min_depth ({self.color_min_depth})"
             )
 
+    @property
+    def withheld(self) -> frozenset[str]:
+        """Topics that are not answered although they have subscribers."""
+        return frozenset(topic for name, topic in OFF.items() if not getattr(self, name))
+
+    def wish(self, full: bool, cloud: bool) -> Wish:
+        """What to ask for of a frame."""
+        return Wish(full, self.cloud if cloud else None, self.min_depth, self.max_depth or float("inf"))
+
     def engine_options(self, progress: Callable[[str], None]) -> EngineOptions:
         """What of this concerns the engine; `progress` takes a line that says how far a build is. Raises EngineError."""
         return EngineOptions(
-            threads=self.threads, precision=self.precision, build_if_missing=self.build_if_missing, memory=self.memory,
-            cuda_graph=self.cuda_graph, progress=progress,
+            threads=self.threads, precision=self.precision, batch=max(1, len(self.camera_names)),
+            build_if_missing=self.build_if_missing, memory=self.memory, cuda_graph=self.cuda_graph, progress=progress,
             cache=Path(self.engine_cache).expanduser() if self.engine_cache else default_cache(),
         )  # fmt: skip
 
     @property
     def cloud(self) -> CloudOptions:
         """What of this concerns the cloud."""
-        return CloudOptions(self.cloud_full_resolution, self.cloud_stride, self.max_relative_sigma, self.max_edge_step)
+        return CloudOptions(
+            self.cloud_full_resolution, self.cloud_stride, self.max_relative_sigma, self.max_edge_step, self.cloud_voxel_size
+        )
 
-
-def flattened(values: object, prefix: str = "") -> dict[str, Any]:
-    """Return a parameter dataclass as ROS names: a nested one's fields have its name and a dot before theirs."""
-    found: dict[str, Any] = {}
-    for item in fields(values):  # type: ignore[arg-type]  # a dataclass
-        value = getattr(values, item.name)
-        found |= flattened(value, f"{prefix}{item.name}.") if is_dataclass(value) else {f"{prefix}{item.name}": value}
-    return found
-
-
-def _declared(kind: object, prefix: str = "") -> dict[str, Field[Any]]:
-    found: dict[str, Field[Any]] = {}
-    for item in fields(kind):  # type: ignore[arg-type]  # a dataclass
-        nested = isinstance(item.default_factory, type)
-        name = f"{prefix}{item.name}"
-        found |= _declared(item.default_factory, f"{name}.") if nested else {name: item}
-    return found
-
-
-FIELDS = _declared(NodeParams)  # by ROS name
-NAMES = tuple(FIELDS)
-
-
-def declare(node: Node) -> NodeParams:
-    """Declare every parameter on `node` and return the values given at start.
-
-    Raises InputError on a name that does not exist, and rclpy's ParameterException on a wrong type or range.
-    """
-    accept_integers(node, {name: item.default for name, item in FIELDS.items()})
-    for name, item in FIELDS.items():
-        node.declare_parameter(name, item.default, _descriptor(item))
-    _refuse_unknown(node)
-    return read(node)
-
-
-def accept_integers(node: Node, defaults: Mapping[str, object]) -> None:
-    """Let a whole number given at start stand for a float: `rate:=10` is an error in ROS, and everybody types it."""
-    overrides = node._parameter_overrides
-    for name, default in defaults.items():
-        given = overrides.get(name)
-        if isinstance(default, float) and given is not None and given.type_ == Parameter.Type.INTEGER:
-            overrides[name] = Parameter(name, Parameter.Type.DOUBLE, float(given.value))
-
-
-def read(node: Node) -> NodeParams:
-    """Return the current values."""
-    return with_values(NodeParams(), {name: node.get_parameter(name).value for name in NAMES})
-
-
-def with_values(params: NodeParams, values: Mapping[str, Any]) -> NodeParams:
-    """Return the parameters with these values, by ROS name. Raises InputError where they contradict each other."""
-    plain = {name: value for name, value in values.items() if "." not in name}
-    scale = {name.removeprefix("scale."): value for name, value in values.items() if name.startswith("scale.")}
-    return replace(params, scale=replace(params.scale, **scale), **plain)
-
-
-@contextmanager
-def qos_of(node: Node, topic: str) -> Iterator[QoSOverridingOptions]:
-    """Give what makes a topic's QoS overridable; InputError naming the topic if it cannot be created with its overrides."""
-    try:
-        yield QoSOverridingOptions.with_default_policies()
-    except Exception as error:  # rclpy has a class for every kind of mistake, and names no topic
-        raise InputError(
-            f"{node.resolve_topic_name(topic)} cannot be created: {error}; expected in its qos_overrides "
-            "reliability: reliable or best_effort, history: keep_last or keep_all, depth: a whole number"
-        ) from error
+    @property
+    def smoothing(self) -> TemporalOptions | None:
+        """The filter over time, None where there is none."""
+        return TemporalOptions() if self.temporal_filter else None
 
 
 def default_model() -> Path:
@@ -180,26 +166,3 @@ def default_model() -> Path:
         return Path(get_package_share_directory("depth_ros")) / "models" / "default"
     except PackageNotFoundError:
         return checkout
-
-
-def _descriptor(item: Field[Any]) -> ParameterDescriptor:
-    assert item.default is not MISSING
-    low, high, fixed = (item.metadata[key] for key in ("low", "high", "fixed"))
-    descriptor = ParameterDescriptor(description=item.metadata["description"], read_only=fixed)
-    if fixed:
-        descriptor.additional_constraints = FIXED
-    if low is not None:
-        if isinstance(item.default, int):
-            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
-        else:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
-    return descriptor
-
-
-def _refuse_unknown(node: Node) -> None:
-    """A mistyped threshold must not silently be the default: rclpy itself ignores names that are not declared."""
-    for name in node._parameter_overrides:  # the only place that keeps them; the same in every distro since Foxy
-        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
-            close = difflib.get_close_matches(name, NAMES, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise InputError(f"parameter '{name}' is unknown{hint} (known: {', '.join(NAMES)})")

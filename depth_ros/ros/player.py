@@ -26,7 +26,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from depth_ros.calibration import load_calibration
 from depth_ros.ros import messages
-from depth_ros.ros.params import accept_integers, qos_of
+from depth_ros.ros.declaration import accept_integers, qos_of
 from depth_ros.ros.sources import Source, SourceImage, open_source
 from depth_ros.types import CameraModel, InputError
 

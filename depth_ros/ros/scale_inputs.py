@@ -18,8 +18,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, LaserScan, Range
 
 from depth_ros.ros import messages, range_messages
+from depth_ros.ros.declaration import qos_of
 from depth_ros.ros.extrinsics import Extrinsics
-from depth_ros.ros.params import ScaleParams, qos_of
+from depth_ros.ros.params import ScaleParams
 from depth_ros.scale import Measurement, NoMeasurement
 from depth_ros.scale.ground import measure_height
 from depth_ros.scale.odometry import OdometryMeter

@@ -7,12 +7,13 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from depth_ros.answers import DeviceAnswerer, HostAnswerer, open_answerer
+from depth_ros.answers import DeviceAnswerer, HostAnswerer, Wish, open_answerer
 from depth_ros.cloud import CloudOptions
 from depth_ros.engines import EngineError, EngineOptions, load_engine
 from depth_ros.engines.onnxrt import open_on_cpu
 from depth_ros.estimator import Estimator
 from depth_ros.graphs import frame_graph
+from depth_ros.temporal import TemporalOptions
 from depth_ros.types import CameraModel, Frame, InputError
 
 CAMERA = CameraModel(160, 90, 120.0, 118.0, 78.0, 47.0)
@@ -69,7 +70,7 @@ def test_the_device_answers_like_the_host(pair, cloud):
     host, device = (open_answerer(estimator, CAMERA, unseen) for estimator in pair)
     assert isinstance(host, HostAnswerer)
     assert isinstance(device, DeviceAnswerer)
-    ours, theirs = host.answer(frame(), True, cloud), device.answer(frame(), True, cloud)
+    ours, theirs = host.answer(frame(), Wish(True, cloud)), device.answer(frame(), Wish(True, cloud))
     for name, grey_level in (("depth", 0.1), ("sigma", 0.01)):  # what one is worth to the probe model [m]
         a, b = getattr(ours.prediction, name), getattr(theirs.prediction, name)
         assert np.isnan(a[:, :12]).all()
@@ -89,14 +90,53 @@ def test_the_device_answers_like_the_host(pair, cloud):
     assert np.abs(colors[0] - colors[1]).max() <= 1
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_voxels_are_those_of_the_organised_cloud_on_host_and_device(pair, full):
+    for estimator in pair:
+        answerer = open_answerer(estimator, CAMERA, None)
+        limits = {"full_resolution": full, "max_relative_sigma": 0.2, "max_edge_step": 0.3}
+        organised = answerer.answer(frame(), Wish(False, CloudOptions(**limits))).points.copy()
+        voxels = answerer.answer(frame(), Wish(False, CloudOptions(**limits, voxel_size=0.5))).points
+        assert organised.ndim == 2
+        assert np.isnan(organised["z"]).any()
+        assert voxels.ndim == 1
+        cubes = {tuple(np.floor(np.array(point) / np.float32(0.5))) for point in organised[["x", "y", "z"]].ravel().tolist()}
+        assert voxels.size == len({cube for cube in cubes if not np.isnan(cube).any()})
+        assert 10 < voxels.size < np.isfinite(organised["z"]).sum()
+
+
+def test_sky_is_infinite_in_the_image_and_absent_in_the_cloud(pair):
+    for estimator in pair:
+        answer = open_answerer(estimator, CAMERA, None).answer(frame(), Wish(True, CloudOptions(full_resolution=True)))
+        sky = np.isposinf(answer.prediction.depth)
+        assert sky[35:45, 65:85].all()
+        assert np.isnan(answer.points["z"][sky]).all()
+
+
+def test_smoothed_answers_are_fused_over_time_and_done_by_the_host(pair):
+    estimator, on_device = pair
+    assert isinstance(open_answerer(on_device, CAMERA, None, smoothing=TemporalOptions()), HostAnswerer)
+    options = TemporalOptions(noise_share=1.0, process_noise=0.01, motion=0.0)
+    smooth, plain = open_answerer(estimator, CAMERA, None, smoothing=options), open_answerer(estimator, CAMERA, None)
+    for number in range(1, 8):
+        image = np.full((CAMERA.height, CAMERA.width, 3), (100 + 4 * (number % 2), 200, 9), np.uint8)  # 10 or 10.4 m, sigma 2 m
+        given = Frame(image, CAMERA, number * 100_000_000, "camera")
+        answers = [answerer.answer(given, Wish(True, CloudOptions())) for answerer in (smooth, plain)]
+        flicker = 10.4 if number % 2 else 10.0
+        np.testing.assert_allclose(answers[1].prediction.depth / answers[1].prediction.depth.mean(), 1, rtol=1e-4)
+    factor = answers[1].prediction.depth.mean() / flicker  # of the focal length
+    assert answers[0].prediction.depth / factor == pytest.approx(10.2, abs=0.05)
+    np.testing.assert_allclose(answers[0].points["z"] / factor, 10.2, atol=0.05)
+
+
 def test_only_what_was_asked_for_comes_back(pair):
     _, estimator = pair
     answerer = open_answerer(estimator, CAMERA, None)
-    answer = answerer.answer(frame(), True, None)
+    answer = answerer.answer(frame(), Wish(True, None))
     assert answer.points is None
-    answer = answerer.answer(frame(), False, CloudOptions())
+    answer = answerer.answer(frame(), Wish(False, CloudOptions()))
     assert answer.prediction is None
-    answerer.answer(frame(), False, CloudOptions(full_resolution=True))
+    answerer.answer(frame(), Wish(False, CloudOptions(full_resolution=True)))
     assert [outputs for _, outputs in estimator.engine.runs] == [("depth", "sigma"), ("points", "colors"), ("depth", "sigma")]
 
 
@@ -104,10 +144,10 @@ def test_what_stays_the_same_is_the_same_array_so_that_it_is_sent_once(pair):
     _, estimator = pair
     answerer = open_answerer(estimator, CAMERA, None)
     for seed in range(2):
-        answerer.answer(frame(seed), True, CloudOptions(max_edge_step=0.1))
+        answerer.answer(frame(seed), Wish(True, CloudOptions(max_edge_step=0.1)))
     (first, _), (second, _) = estimator.engine.runs
     assert {name for name in first if first[name] is second[name]} == {"focal", "ray_x", "ray_y", "unseen", "limits"}
-    answerer.answer(frame(), True, CloudOptions(max_edge_step=0.2))
+    answerer.answer(frame(), Wish(True, CloudOptions(max_edge_step=0.2)))
     assert estimator.engine.runs[-1][0]["limits"] == pytest.approx([0, 0.2])
 
 
@@ -115,7 +155,7 @@ def test_a_frame_of_another_camera_is_refused(pair):
     other = CameraModel(160, 90, 121.0, 118.0, 78.0, 47.0)
     for estimator in pair:
         with pytest.raises(InputError, match=r"frame of .* expected one of"):
-            open_answerer(estimator, CAMERA, None).answer(frame(camera=other), True, None)
+            open_answerer(estimator, CAMERA, None).answer(frame(camera=other), Wish(True, None))
 
 
 def test_the_runner_is_closed_with_its_answerer(pair):
@@ -123,5 +163,5 @@ def test_the_runner_is_closed_with_its_answerer(pair):
     for answerer in (host, device):
         answerer.close()
     with pytest.raises(EngineError, match="closed"):
-        device.answer(frame(), True, None)
-    assert host.answer(frame(), True, None).prediction is not None  # the engine is not the answerer's
+        device.answer(frame(), Wish(True, None))
+    assert host.answer(frame(), Wish(True, None)).prediction is not None  # the engine is not the answerer's

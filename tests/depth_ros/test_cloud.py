@@ -1,9 +1,12 @@
 """Points against the pinhole equations written out; edges on steps, ramps and planes."""
 
+import math
+from collections import defaultdict
+
 import numpy as np
 import pytest
 
-from depth_ros.cloud import POINT_DTYPE, CloudBuilder, depth_edges
+from depth_ros.cloud import POINT_DTYPE, CloudBuilder, depth_edges, voxel_grid
 from depth_ros.engines import EngineOptions, load_engine
 from depth_ros.estimator import Estimator, upsample
 from depth_ros.types import CameraModel, DepthPrediction, Frame, InputError
@@ -203,3 +206,101 @@ def test_prediction_of_another_camera_is_refused():
 def test_stride_must_be_positive():
     with pytest.raises(InputError, match="stride is 0"):
         CloudBuilder(CAMERA, stride=0)
+
+
+def made(xyz, colors=(0,), sigma=0.1):
+    points = np.zeros(len(xyz), POINT_DTYPE)
+    for name, column in zip("xyz", np.transpose(xyz), strict=True):
+        points[name] = column
+    points["rgb"] = np.broadcast_to(np.array(colors, "<u4"), len(xyz)).copy().view("<f4")
+    points["sigma"] = sigma
+    return points
+
+
+def packed(points):
+    return np.ascontiguousarray(points["rgb"]).view("<u4")
+
+
+def test_voxels_against_a_dictionary():
+    rng = np.random.default_rng(0)
+    size = 0.7
+    organised = np.zeros((20, 30), POINT_DTYPE)
+    for name, low, high in (("x", -4, 4), ("y", -2, 2), ("z", 1, 9), ("sigma", 0.1, 2)):
+        organised[name] = rng.uniform(low, high, (20, 30))
+    colors = rng.integers(0, 256, (20, 30, 3))
+    organised["rgb"] = (colors @ (1 << 16, 1 << 8, 1)).astype("<u4").view("<f4")
+    organised["z"][rng.random((20, 30)) < 0.1] = np.nan
+    cubes = defaultdict(list)
+    for point, color in zip(organised.ravel().tolist(), colors.reshape(-1, 3).tolist(), strict=True):
+        if not math.isnan(point[2]):
+            cubes[tuple(math.floor(np.float32(value) / np.float32(size)) for value in point[:3])].append((point, color))
+    voxels = voxel_grid(organised, size)
+    assert (voxels.shape, voxels.dtype) == ((len(cubes),), POINT_DTYPE)
+    found = {tuple(math.floor(value / size) for value in voxel[:3]): voxel for voxel in voxels.tolist()}
+    colors_found = dict(zip(found, packed(voxels).tolist(), strict=True))
+    assert set(found) == set(cubes)
+    for cube, members in cubes.items():
+        x, y, z, _, sigma = found[cube]
+        np.testing.assert_allclose((x, y, z), np.mean([point[:3] for point, _ in members], axis=0), rtol=1e-5, atol=1e-6)
+        assert sigma == pytest.approx(np.mean([point[4] for point, _ in members]), rel=1e-5)
+        color = colors_found[cube]
+        mean = np.mean([color for _, color in members], axis=0)
+        np.testing.assert_allclose((color >> 16, color >> 8 & 255, color & 255), mean, atol=0.501)
+
+
+def test_cubes_begin_at_the_camera_on_either_side():
+    found = voxel_grid(made([(-0.1, 0, 1), (0.1, 0, 1), (0.9, 0, 1), (1.1, 0, 1)]), 1.0)
+    np.testing.assert_allclose(np.sort(found["x"]), [-0.1, 0.5, 1.1], rtol=1e-6)
+
+
+def test_many_points_of_a_voxel_are_no_more_certain_than_one():
+    (one,) = voxel_grid(made([(0.1, 0.1, 5.1)] * 400, sigma=0.8), 0.5)
+    assert one["sigma"] == pytest.approx(0.8)
+    rng = np.random.default_rng(0)
+    sigmas = rng.uniform(0.1, 2.0, 50)
+    # One error common to all points, each in its own measure: the centroid's is their mean, whatever the error.
+    errors = sigmas * rng.normal(size=(20_000, 1))
+    (mixed,) = voxel_grid(made([(0.1, 0.1, 5.1)] * 50, sigma=sigmas), 0.5)
+    assert mixed["sigma"] == pytest.approx(errors.mean(axis=1).std(), rel=0.02)
+
+
+def test_colours_are_averaged_by_channel():
+    (mean,) = packed(voxel_grid(made([(0.1, 0.1, 1.1)] * 2, [0x00FF0010, 0x0001FF20]), 1.0))
+    assert mean == 0x00808018
+
+
+def test_centroid_of_many_far_points_is_exact():
+    (far,) = voxel_grid(made([(79.9, 0.1, 79.9)] * 30_000), 0.5)
+    assert far["z"] == np.float32(79.9)
+
+
+def test_sky_and_dropped_points_are_in_no_voxel():
+    depth = np.full((32, 64), 5.0)
+    depth[:10], depth[10:12] = np.inf, np.nan
+    sigma = np.full((32, 64), 0.1)
+    sigma[12:14] = 4.0
+    organised = CloudBuilder(CAMERA).build(predicted(depth, sigma), IMAGE, 0.2, 0)
+    assert (~kept(organised)).sum() == 14 * 64
+    voxels = voxel_grid(organised, 1e-3)
+    assert voxels.size == 18 * 64
+    assert all(np.isfinite(voxels[name]).all() for name in ("x", "y", "z", "sigma"))
+    np.testing.assert_allclose(voxels["z"], 5.0)
+
+
+def test_a_cloud_without_a_valid_point_has_no_voxels():
+    nothing = voxel_grid(CloudBuilder(CAMERA).build(predicted(np.inf), IMAGE, 0, 0), 0.1)
+    assert (nothing.shape, nothing.dtype) == ((0,), POINT_DTYPE)
+
+
+def test_voxels_are_the_answer_s_own():
+    builder = CloudBuilder(CAMERA)
+    voxels = voxel_grid(builder.build(predicted(5.0), IMAGE, 0, 0), 0.5)
+    before = voxels.copy()
+    builder.build(predicted(9.0), IMAGE, 0, 0)
+    assert voxels.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("size", [0.0, -1.0, np.nan, np.inf, 1e-9, 1e-50])
+def test_voxel_sizes_without_meaning_are_refused(size):
+    with pytest.raises(InputError, match="voxel size is"):
+        voxel_grid(made([(-50, -50, 1), (50, 50, 80)]), size)

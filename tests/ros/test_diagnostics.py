@@ -17,12 +17,14 @@ from harness import NODE, Client, image_message, info_message, wall
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from depth_ros import bundle
 from depth_ros.engines import AUTO, Choice, EngineError, EngineOptions, PassedOver, choose_engine, load_engine
-from depth_ros.ros.diagnostics import Diagnostics
-from depth_ros.ros.health import Health
+from depth_ros.ros.camera import Camera
+from depth_ros.ros.diagnostics import Diagnostics, Status
+from depth_ros.ros.params import NodeParams
 
 INTERFACES = (Path(__file__).resolve().parents[2] / "docs" / "interfaces.md").read_text(encoding="utf-8")
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -107,6 +109,23 @@ def test_frames_from_the_first_to_the_refused(start, client, make_bundle, states
     assert undocumented(said | values(refused[-1])) == []
 
 
+def test_qos_that_does_not_fit_and_a_camera_that_stops(start, client, make_bundle, states):
+    start(NODE, model=make_bundle().path, engine="onnxruntime").wait_ready()
+    client.listen("depth/image_rect")
+    client.ask(wall(), info_message(), "depth/image_rect")
+    stale = states.wait("mono_depth: frames", DiagnosticStatus.STALE, "no image on /image for")
+    assert "it has a publisher that sends nothing" in stale.message
+    client.listen("points", qos=QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+
+    def reported() -> list[DiagnosticStatus]:
+        return [
+            s for s in states.seen if s.level == WARN and "/points: a subscriber has incompatible QoS (durability)" in s.message
+        ]
+
+    client.send_until(reported, wall(), info_message(), "incompatible QoS on /diagnostics")
+    assert "incompatible QoS on /points" in values(reported()[-1])
+
+
 def test_lifecycle_and_a_model_that_cannot_be_used(start, client, make_bundle, states):
     model = make_bundle()
     good = model.graph_path.read_bytes()
@@ -153,7 +172,7 @@ def test_a_model_that_does_not_run_fails_to_activate(start, make_bundle, states)
 
 @pytest.fixture
 def diagnostics(client, states):
-    node = Node("mono_depth", context=client.node.context)
+    node = LifecycleNode("mono_depth", context=client.node.context)
     executor = SingleThreadedExecutor(context=client.node.context)
     executor.add_node(node)
     made = Diagnostics(node)
@@ -177,15 +196,15 @@ def test_progress_of_a_build_is_said_while_the_executor_is_busy(client, diagnost
 
 def test_a_build_for_a_new_image_size_is_over_with_the_first_answer(client, diagnostics, states, make_bundle):
     engine = load_engine(make_bundle(), options=EngineOptions(threads=1))
-    health = Health()
     client.spin_until(lambda: diagnostics._publisher.get_subscription_count(), "subscriber")
     diagnostics.engine_runs(Choice("onnxruntime", engine))
-    diagnostics.watch(health, lambda: 0, lambda: "")
-    health.frame_answered(10_000_000)  # of the size before: no sign that the build is over
+    camera = Camera(diagnostics._node, "", NodeParams)
+    diagnostics.watch([camera], lambda camera: 0, lambda camera: Status(OK, ""), lambda: False)
+    camera.health.frame_answered(10_000_000, None)  # of the size before: no sign that the build is over
     diagnostics.engine_loading("probe", "building tensorrt fp16 for 1280x720")
     states.wait("mono_depth: engine", WARN, "for 1280x720")
     states.seen.clear()
-    health.frame_answered(10_000_000)
+    camera.health.frame_answered(10_000_000, None)
     diagnostics.publish()
     states.wait("mono_depth: engine", OK, engine.describe())
 

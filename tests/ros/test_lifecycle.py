@@ -75,7 +75,7 @@ def test_parameters_at_run_time(start, client, make_bundle):
     start(NODE, model=make_bundle().path).wait_ready()
     client.listen("points")
     for name, value, reason in (
-        ("model", "/elsewhere", "read-only"),
+        ("engine", "onnxruntime", "read-only"),
         ("cloud_stride", 0, "cloud_stride"),
         ("color_min_depth", 100.0, "color_max_depth is 80.0"),
         ("max_relative_sigma", "high", "DOUBLE"),
@@ -98,7 +98,7 @@ def test_parameters_at_run_time(start, client, make_bundle):
 
 
 def test_every_parameter_is_described(start, client, make_bundle):
-    from depth_ros.ros.params import NAMES
+    from depth_ros.ros.declaration import NAMES
 
     start(NODE, model=make_bundle().path).wait_ready()
     request = DescribeParameters.Request(names=list(NAMES))

@@ -214,7 +214,7 @@ def test_rectified_image_with_distortion_in_its_camera_info(start, client, make_
 def test_incompatible_qos_is_reported(node, client):
     client.listen("points", qos=QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
     node.wait_log("incompatible QoS")
-    assert "'points'" in next(line for line in node.lines("WARN") if "incompatible QoS" in line)
+    assert "'/points'" in next(line for line in node.lines("WARN") if "incompatible QoS" in line)
 
 
 def test_qos_can_be_overridden(start, client, make_bundle):

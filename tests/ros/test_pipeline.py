@@ -7,6 +7,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from sensor_msgs.msg import CameraInfo, Image
 
+from depth_ros.answers import answer_together
 from depth_ros.engines import EngineError, EngineOptions, load_engine
 from depth_ros.engines.onnxrt import open_on_cpu
 from depth_ros.estimator import Estimator
@@ -56,6 +57,14 @@ def device(make_bundle):
     return Device(make_bundle())
 
 
+def answer(pipeline, image, info):
+    """Accept, answer and publish, as the node does with the image of its only camera."""
+    job = pipeline.accept(image, info, NodeParams())
+    (answer,) = answer_together([job.request])
+    pipeline.publish(job, answer)
+    return True
+
+
 @pytest.fixture
 def pipeline(device):
     return Pipeline(Estimator(device._bundle, device), {"depth/image_rect": Publisher()}, warn=lambda text: None)
@@ -63,7 +72,7 @@ def pipeline(device):
 
 def test_another_camera_gives_back_what_the_one_before_held(pipeline, device):
     for size in ((160, 90), (80, 60)):
-        assert pipeline.answer(*message(*size), NodeParams())
+        assert answer(pipeline, *message(*size))
         assert device.open == [size]
     pipeline.close()
     pipeline.close()
@@ -71,12 +80,12 @@ def test_another_camera_gives_back_what_the_one_before_held(pipeline, device):
 
 
 def test_a_camera_whose_graph_cannot_be_opened_is_asked_for_again(pipeline, device):
-    assert pipeline.answer(*message(160, 90), NodeParams())
+    assert answer(pipeline, *message(160, 90))
     device.failing = [(80, 60)]
     with pytest.raises(EngineError, match="out of memory"):
-        pipeline.answer(*message(80, 60), NodeParams())
+        answer(pipeline, *message(80, 60))
     assert device.open == []
     for size in ((160, 90), (80, 60)):
         device.failing = []
-        assert pipeline.answer(*message(*size), NodeParams())
+        assert answer(pipeline, *message(*size))
         assert device.open == [size]

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from depth_ros import compressed
 from depth_ros.calibration import camera_from_matrices, load_calibration, save_calibration
 from depth_ros.images import Rectifier, decode, resize_image
 from depth_ros.types import CameraModel, Float64Array, InputError, UInt8Array
@@ -28,7 +29,6 @@ from training.data.bags.selection import Choice, MotionFilter
 IMAGE, COMPRESSED, INFO = (f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "CameraInfo"))
 MARGIN = 1.25  # images are stored this much larger than the network's input (or more, for zoomed crops)
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95]
-JPEG_START, JPEG_END, TAIL = b"\xff\xd8", b"\xff\xd9", 1024
 LEAST_IMAGES = 20
 STANDING_M = 0.01  # less between two images is none: the picture moved because of traffic, or the robot turned on the spot
 
@@ -237,9 +237,4 @@ def _pixels(message: Any) -> UInt8Array:
     data = np.asarray(message.data, np.uint8)
     if hasattr(message, "encoding"):
         return decode(message.encoding, message.width, message.height, message.step, data, bool(message.is_bigendian))
-    start, end = data[:2].tobytes(), data[-TAIL:].tobytes()
-    whole = data.size > 0 and (start != JPEG_START or JPEG_END in end)  # OpenCV fills what a cut JPEG lacks with grey
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if whole else None
-    if pixels is None:
-        raise InputError(f"{data.size} bytes of '{message.format}' cannot be decoded; expected a whole JPEG or PNG")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return compressed.decode(message.format, data)
