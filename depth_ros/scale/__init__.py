@@ -101,7 +101,7 @@ def apply(prediction: DepthPrediction, scale: Scale) -> DepthPrediction:
         metres = np.where(inverse > LEAST_INVERSE, 1 / inverse, np.float32(np.inf))
         metres = np.where(np.isfinite(depth), metres, depth)
         own = (sigma / depth) ** 2 + np.float32(scale.sigma**2)
-        shared = np.float32(2 * scale.correlation * scale.sigma * scale.shift_sigma)
-        variance = scaled**2 * own - shared * scaled + np.float32(scale.shift_sigma**2)
-        deviation = np.where(np.isfinite(metres), metres**2 * np.sqrt(variance), np.float32(np.nan))
+        share, moved = scaled * metres, np.float32(scale.shift_sigma) * metres  # relative to q', where nothing overflows
+        relative = share**2 * own - np.float32(2 * scale.correlation * scale.sigma) * share * moved + moved**2
+        deviation = np.where(np.isfinite(metres), metres * np.sqrt(relative), np.float32(np.nan))
     return DepthPrediction(metres, deviation, prediction.camera)

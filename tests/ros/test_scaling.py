@@ -16,7 +16,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 from corridor import make_texture, moved, shot
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
-from harness import NODE, depth_array, image_message, info_message, stamp, wall
+from harness import NODE, Client, depth_array, image_message, info_message, stamp, wall
 from nav_msgs.msg import Odometry
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, LaserScan, PointCloud2, PointField, Range
@@ -102,8 +102,9 @@ class States:
         return {item.key: item.value for item in status.values}
 
 
-def start_scaled(start, bundle, source, **scale):
-    parameters = {"scale.source": source, "scale.sensor_pose": AT_CAMERA} | {f"scale.{k}": v for k, v in scale.items()}
+def start_scaled(start, bundle, source, cameras=None, **scale):
+    parameters = {"camera_names": cameras} if cameras else {}
+    parameters |= {"scale.source": source, "scale.sensor_pose": AT_CAMERA} | {f"scale.{k}": v for k, v in scale.items()}
     return start(NODE, model=bundle.path, **parameters).wait_ready()
 
 
@@ -163,6 +164,25 @@ def test_a_relative_bundle_waits_for_its_scale_and_says_what_to_remap(start, cli
     assert "nothing heard on /range/scan, /range/range, /range/points, /range/depth: remap" in process.lines("ERROR")[0]
     states.wait(WARN, "no scale yet: nothing heard on /range/scan")
     assert not client.received["depth/image_rect"]
+
+
+def test_each_camera_has_its_own_scale(start, make_bundle):
+    """Two cameras on one engine see the same; front has a scan, left has none, until it has one of another scale."""
+    start_scaled(start, make_bundle(kind="scale_invariant"), "range", cameras="[front, left]")
+    front, left = Client("front"), Client("left")
+    for client in (front, left):
+        client.listen("depth/image_rect")
+    Sensor(front, "range/scan", scan())
+    for _ in range(3):
+        left.send(scene(), info_message())
+        (depth,) = front.ask(scene(), info_message(), "depth/image_rect")
+        assert np.median(depth_array(depth) / true_depth(np.arange(128))) == pytest.approx(1, abs=0.02)
+    assert not left.received["depth/image_rect"]
+    Sensor(left, "range/scan", scan(to_metres=lambda unit: 0.5 * unit))
+    (depth,) = left.ask(scene(), info_message(), "depth/image_rect")
+    assert np.median(depth_array(depth) / true_depth(np.arange(128), lambda unit: 0.5 * unit)) == pytest.approx(1, abs=0.02)
+    for client in (front, left):
+        client.close()
 
 
 def test_a_cloud_gives_scale_and_shift_to_an_affine_bundle(start, client, make_bundle):
