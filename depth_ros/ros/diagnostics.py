@@ -127,7 +127,7 @@ class Diagnostics:
 
     def unwatch(self) -> None:
         """Say that the node is not active."""
-        self._frames = self._scale = lambda: NOT_ACTIVE
+        self._frames = lambda: NOT_ACTIVE
 
 
 def _judge(camera: Camera, figures: Figures | None, paused: bool) -> tuple[bytes, str]:
