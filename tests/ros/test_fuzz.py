@@ -44,7 +44,7 @@ ODD_TEXTS = (
     "\x00\x1b[31m",
     "depth; compressedDepth",
 )
-MEMORY_MB = 64  # beyond what the largest of these images needs
+MEMORY_MB = 1024  # of address space, of which each thread reserves more than these images need
 SETTINGS = {
     "plain": {},
     "full cloud": {"cloud_full_resolution": True, "cloud_stride": 3, "image_is_rectified": True},
