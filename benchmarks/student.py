@@ -44,6 +44,7 @@ from training.methods import Predictor
 TRAILING = "diffusion.spacing=trailing"
 CHOICES: dict[str, tuple[str, ...]] = {
     "5 steps each": ("diffusion.steps=[5, 5, 5]",),
+    "3 steps each": ("diffusion.steps=[3, 3, 3]",),
     "2 steps each": ("diffusion.steps=[2, 2, 2]", TRAILING),
     "1 step each": ("diffusion.steps=[1, 1, 1]", TRAILING, "method.sigma=samples"),
     "2 samples": ("method.sigma=samples", "diffusion.samples=2"),

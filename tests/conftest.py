@@ -72,6 +72,7 @@ class System(NamedTuple):
     sigma: np.ndarray
 
 
+LAYER_SCALE = 0.1
 SYSTEMS = {  # a recipe each: how far its heads spread, and what else is chosen: a learned sigma, a self-taught student
     "featdepth": (100.0, "method.sigma=log"),
     "low_texture": (20.0, "method.name=self_teaching", "method.teachers=[teacher.ckpt]"),
@@ -96,6 +97,9 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with torch.no_grad():
         for head in method.depth_net.decoder.heads.values():
             head.weight.mul_(spread)
+        for name, value in method.depth_net.named_parameters():
+            if name.endswith("scale"):  # of Lite-Mono's blocks, which count, as after training
+                value.fill_(LAYER_SCALE)
     made = export(method, tmp_path_factory.mktemp("systems") / request.param, describe_method(method, request.param))
     street = cv2.imread(str(next((ROOT / "assets" / "street").rglob("*.jpg"))))[..., ::-1]
     image = cv2.resize(street, (made.width, made.height), interpolation=cv2.INTER_AREA)[None]

@@ -118,27 +118,8 @@ def test_a_calibrated_model_is_read_and_built_in_int8(default, options, tmp_path
     assert plan_key(other.bundle, other.options, DEVICE) != plan.key  # calibrated anew, built anew
 
 
-def test_a_network_with_attention_is_read_and_built_in_fp32_and_in_fp16(tmp_path):
-    """Lite-Mono, whose cross-covariance attention and layer norms convolutional networks do not have; small images."""
-    methods, config = pytest.importorskip("training.methods"), pytest.importorskip("training.config")
-    from training.evaluate import describe_method
-    from training.export import export
-
-    recipe = ROOT / "config" / "train" / "default.yaml"
-    sizes = ("data.width=96", "data.height=32")
-    method = methods.build_method(config.load_config(recipe, ("network.encoder=lite_mono", "network.pretrained=none", *sizes)))
-    method.focal.fill_(60.0)
-    made = export(method.eval(), tmp_path / "lite", describe_method(method, "lite"))
-    for precision in ("fp32", "fp16"):
-        graph = graphs.prepare(made, precision)
-        maker, network, _ = network_of(graph)
-        assert io_of(network) == expected_io(made)
-        del network, maker
-        assert len(build_plan(trt, graph, EngineOptions())) > 5e6  # 3 M parameters
-
-
 def test_exported_systems_are_read_and_built(system, options):
-    """Chained pooling, a nested decoder and pooled shortcuts, each with a learned sigma; a diffusion's whole sampling."""
+    """Chained pooling, a nested decoder, pooled shortcuts, learned sigmas, Lite-Mono's attention, a diffusion's sampling."""
     sizes = {}
     for precision in ("fp32", "fp16"):
         maker, network, _ = network_of(graphs.prepare(system.bundle, precision))

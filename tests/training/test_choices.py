@@ -85,8 +85,7 @@ def test_the_exported_graph_samples_as_chosen_and_always_alike(
     if changes:
         assert not np.allclose(found[0], TorchEngine(method).infer(images)[0], rtol=0.01)
     trt = pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
-    for precision in ("fp32", "fp16"):
-        assert len(build_plan(trt, prepare(made, precision), EngineOptions())) > 1e4
+    assert len(build_plan(trt, prepare(made, "fp16"), EngineOptions())) > 1e4
 
 
 def test_no_weight_is_touched(student: tuple[Method, Path]) -> None:

@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from trainer_runs import read_curve
 
 from depth_ros.types import CameraModel
 from training.batch import collate
+from training.checkpoint import load_method
 from training.config import TrainConfig
-from training.data.street import Street, StreetConfig
+from training.data.street import Street, StreetConfig, kitti_camera
 from training.data.street.samples import StreetSamples
 from training.data.truth import EvaluationSet, open_evaluation_set
 from training.evaluate import Scores, evaluate, evaluate_baselines, open_estimator
-from training.methods import Method
+from training.methods import Method, build_method
 from training.train import train
 
 MakeConfig = Callable[..., TrainConfig]
@@ -36,11 +39,11 @@ def learn(
     make_config: MakeConfig, folder: Path, method: dict[str, object], views: list[str], steps: int, **sections: dict[str, object]
 ) -> Path:
     config = make_config(
-        data={"source": "street", "street_samples": 120, "street_views": views},
+        data={"source": "street", "street_samples": 120, "street_views": views, **sections.pop("data", {})},
         method={"scales": 1, **method},
         network={"pretrained": "imagenet", **sections.pop("network", {})},
+        optim={"batch_size": 8, "learning_rate": 4e-3, "warmup_steps": 10, "ema": 0.9, **sections.pop("optim", {})},
         **sections,
-        optim={"batch_size": 8, "learning_rate": 4e-3, "warmup_steps": 10, "ema": 0.9},
         run={"dir": str(folder), "max_steps": steps, "validate_every": steps, "accelerator": "cpu"},
     )
     return train(config)
@@ -81,6 +84,38 @@ def test_features_teach_depth_better_than_the_mean_map(
     checkpoint = learn(make_config, tmp_path / "run", method, ["right"], steps=100, **SYSTEMS[name])
     scores, mean_map = judge(checkpoint, unseen)
     assert scores["abs_rel"] < mean_map["abs_rel"]
+
+
+def depth_of(method: Method, images: Tensor) -> Tensor:
+    """Log depth (N, 1, H, W)."""
+    with torch.no_grad():
+        return method.eval().predict(images)[0].log()
+
+
+@pytest.mark.timeout(1200)  # a minute of one free core
+def test_a_student_denoises_its_way_to_what_its_teacher_sees(tmp_path: Path, make_config: MakeConfig) -> None:
+    """Teacher, then student, as docs/monodiffusion.md trains them: small images, and all of the paper's steps and terms.
+
+    That it comes near its teacher could be the layout that all streets share. So what is peculiar to an image, once the mean
+    over images is taken off, has to be the teacher's too: without learning the two have little to do with each other.
+    """
+    small, camera = {"width": 96, "height": 32}, kitti_camera(96, 32)
+    teacher = learn(make_config, tmp_path / "teacher", {"name": "supervised", "scales": 3}, [], steps=80, data=small)
+    taught = {"name": "monodiffusion", "teachers": [str(teacher)], "supervised": 0.0, "scales": 3, "auto_mask_stereo": False}
+    student = learn(make_config, tmp_path / "student", taught, ["right"], steps=60, data=small, optim={"batch_size": 4})
+
+    rows = read_curve(student.parent)
+    for term in ("photometric", "smoothness", "distillation", "denoising", "masked"):
+        assert np.isfinite([float(row[f"train/{term}"]) for row in rows]).all()
+    samples = StreetSamples(camera, UNSEEN, seed=700)
+    images = torch.from_numpy(np.stack([samples[i].image for i in range(UNSEEN)])).permute(0, 3, 1, 2).float() / 255
+    method = load_method(student)
+    untrained, found, told = (depth_of(m, images) for m in (build_method(method.config), method, load_method(teacher)))
+    assert (found - told).abs().mean() < (untrained - told).abs().mean() / 4
+    own = torch.stack([(depth - depth.mean(dim=0)).flatten() for depth in (found, told, untrained)])
+    with_teacher = torch.corrcoef(own)[1]
+    assert with_teacher[0] > 0.5
+    assert with_teacher[2].abs() < 0.35
 
 
 def drive(build: Callable[..., Method], samples: StreetSamples, auto_masking: bool, steps: int) -> Method:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from training import evaluate, robustness
 from training.checkpoint import load_method, read_checkpoint
 from training.config import load_config
 from training.train import main
@@ -22,17 +24,31 @@ TRAIN = "\t$(TRAIN) "
 RECIPE = [
     shlex.split(line.removeprefix(TRAIN)) for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(TRAIN)
 ]
-PAGE = (ROOT / "docs" / "monodiffusion.md").read_text().replace("\\\n", "").replace("<your data>", "data")
-COMMANDS = [shlex.split(line) for line in re.findall(r"^python -m training\.(.*)$", PAGE, flags=re.MULTILINE)]
-STUDENTS = [options for program, *options in COMMANDS if program == "train"]
-EXPORTS = [options for program, *options in COMMANDS if program == "export"]
+PAGES = ("featdepth", "low_texture", "monodiffusion")
+STANDING_FOR = {"\\\n": "", "<your data>": "data", "<folder with truth>": "truth"}
+
+
+def commands(page: str) -> list[list[str]]:
+    """What comes after `python -m training.` on a page of docs, word by word; not those that need another layout of data."""
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    for written, meant in STANDING_FOR.items():
+        text = text.replace(written, meant)
+    lines = re.findall(r"^python -m training\.(.*)$", text, flags=re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines if "<folder>" not in line]
+
+
+TRAINED = {words[1] for page in PAGES for words in commands(page) if words[0] == "train"}
 FRAMES = 1018
 WIDTH, HEIGHT = 48, 16  # a quarter of the network's input
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to train in, with data/ laid out as the recipes expect: a street of four pictures, over and over."""
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, street_set: Path) -> Path:
+    """An empty folder to train in, with data/ laid out as the recipes expect: a street of four pictures, over and over.
+
+    And truth/, to judge by.
+    """
+    (tmp_path / "truth").symlink_to(street_set)
     video = tmp_path / "data" / "kitti_odom00_416x128"
     (video / "image").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -77,22 +93,33 @@ def test_the_steps_of_make_model_follow_each_other(workplace: Path, capsys: pyte
     assert (sigma > 0).all()
 
 
-def test_a_student_follows_its_teacher_and_is_exported_as_its_page_says(workplace: Path) -> None:
-    """MonoDiffusion, from video and from streets."""
-    for command in STUDENTS:
-        assert read_checkpoint(train(*command))["step"] == 2
-    for checkpoint, _, *options in EXPORTS:
-        method = load_method(checkpoint, [option for option in options if option != "--set"])
-        assert method.metric
-        with torch.no_grad():
-            depth, sigma = method.predict(torch.rand(1, 3, 64, 192))
-        assert torch.isfinite(depth).all()
-        assert (sigma > 0).all()
-    assert len(EXPORTS) > 1
+@pytest.mark.timeout(1200)  # up to a minute of one free core
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_follow_each_other(workplace: Path, page: str) -> None:
+    """Trained from video, pairs and streets; taught, refined and judged. What is exported predicts depth with a sigma."""
+    done = []
+    for program, *words in commands(page):
+        done.append(program)
+        if program == "train":
+            assert read_checkpoint(train(*words))["step"] == 2
+        elif program == "robustness":
+            assert robustness.main([*words, "--corruptions", "fog", "--severities", "1"]) == 0
+        elif program == "evaluate":
+            assert evaluate.main(words) == 0
+        else:
+            assert program == "export"
+            method = load_method(words[0], [value for option, value in pairwise(words) if option == "--set"])
+            assert method.metric
+            with torch.no_grad():
+                depth, sigma = method.predict(torch.rand(1, 3, 64, 192))
+            assert torch.isfinite(depth).all()
+            assert (sigma > 0).all()
+    assert done.count("train") > 2
+    assert done.count("export") > 1
 
 
 @pytest.mark.parametrize(
-    "file", [f for f in SHIPPED if f"config/train/{f.name}" not in {s[0] for s in (*RECIPE, *STUDENTS)}], ids=lambda f: f.stem
+    "file", [f for f in SHIPPED if f"config/train/{f.name}" not in TRAINED | {step[0] for step in RECIPE}], ids=lambda f: f.stem
 )
 def test_the_other_recipes_train_on_their_own(workplace: Path, file: Path) -> None:
     assert read_checkpoint(train(str(file)))["step"] == 2
