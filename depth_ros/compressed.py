@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from depth_ros import images
-from depth_ros.types import InputError, UInt8Array
+from depth_ros.types import InputError, UInt8Array, quoted
 
 Size = tuple[int, int]  # width, height [px]
 
@@ -14,7 +14,8 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 JPEG_TAIL = 1024  # bytes in which the end may stand: some cameras pad their JPEGs
 JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the frame headers SOF0..15 of ITU-T T.81, table B.1
-MAX_PIXELS = 2**27  # of an image whose camera is not known: 134 megapixels are 400 MB
+MAX_PIXELS = 2**27  # 134 megapixels are 400 MB
+MAX_PIXELS_PER_BYTE = 8 * 1032  # zlib's best, of pixels of one bit; a JPEG has at least a bit for its 64 pixels
 
 
 def decode(label: str, data: UInt8Array, size: Size | None = None) -> UInt8Array:
@@ -33,23 +34,22 @@ def decode(label: str, data: UInt8Array, size: Size | None = None) -> UInt8Array
             f"compressed image is {width}x{height}, but its camera_info says {size[0]}x{size[1]}: "
             "publish the camera_info of this image size"
         )
-    if not 0 < width * height <= MAX_PIXELS:
-        raise InputError(f"compressed image states a size of {width}x{height}; expected 1 to {MAX_PIXELS} pixels: it is corrupt")
+    most = min(MAX_PIXELS, MAX_PIXELS_PER_BYTE * data.size)
+    if not 0 < width * height <= most:
+        raise InputError(
+            f"compressed image of {data.size} bytes states a size of {width}x{height}; expected 1 to {most} pixels: it is corrupt"
+        )
     pixels = _decoded(data)
     if pixels is None or pixels.shape[:2] != (height, width):
-        raise InputError(f"{data.size} bytes of {_shown(label)} cannot be decoded; expected a whole JPEG or PNG: is it cut off?")
+        raise InputError(f"{data.size} bytes of {quoted(label)} cannot be decoded; expected a whole JPEG or PNG: is it cut off?")
     return _rgb(label, pixels)
-
-
-def _shown(label: str) -> str:
-    return repr(label[:60])  # whoever sent the message wrote it
 
 
 def _stated_size(label: str, data: UInt8Array) -> Size:
     """Width and height in the header; InputError if there is no header of a JPEG or PNG."""
     start = data[:24].tobytes()
     if "compressedDepth" in label:
-        raise InputError(f"compressed image of format {_shown(label)} is a depth image; expected a camera's: check the remapping")
+        raise InputError(f"compressed image of format {quoted(label)} is a depth image; expected a camera's: check the remapping")
     if start.startswith(PNG_START) and start[12:16] == b"IHDR":
         size, whole = _png_size(data), _png_is_whole(data)
     else:
@@ -57,10 +57,10 @@ def _stated_size(label: str, data: UInt8Array) -> Size:
         whole = JPEG_END in data[-JPEG_TAIL:].tobytes()  # some versions of OpenCV fill what is missing with grey
     if size is None:
         found = f"starts with {start[:8].hex(' ')}" if start else "is empty"
-        raise InputError(f"compressed image of format {_shown(label)} {found}; expected a JPEG or PNG")
+        raise InputError(f"compressed image of format {quoted(label)} {found}; expected a JPEG or PNG")
     if not whole:
         raise InputError(
-            f"compressed image of format {_shown(label)} is cut off: {data.size} bytes without the end of a JPEG or PNG"
+            f"compressed image of format {quoted(label)} is cut off: {data.size} bytes without the end of a JPEG or PNG"
         )
     return size
 

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from depth_ros.types import BoolArray, CameraModel, Distortion, Float32Array, InputError, UInt8Array
+from depth_ros.types import BoolArray, CameraModel, Distortion, Float32Array, InputError, UInt8Array, quoted
 
 
 class UnsupportedEncodingError(InputError):
@@ -51,7 +51,9 @@ def decode(encoding: str, width: int, height: int, step: int, data: UInt8Array, 
     Raises UnsupportedEncodingError for an encoding that is not in ENCODINGS, InputError if the sizes contradict each other.
     """
     if encoding not in _RULES:
-        raise UnsupportedEncodingError(f"image encoding '{encoding}' is not supported; expected one of {', '.join(ENCODINGS)}")
+        raise UnsupportedEncodingError(
+            f"image encoding {quoted(encoding)} is not supported; expected one of {', '.join(ENCODINGS)}"
+        )
     size, convert = _RULES[encoding]
     _check_layout(encoding, size, width, height, step, data)
     pixels: UInt8Array = data.reshape(height, step)[:, : width * size].reshape(height, width, size)
@@ -75,15 +77,14 @@ def _check_layout(encoding: str, size: int, width: int, height: int, step: int, 
         raise InputError(f"{image} is smaller than one 2x2 Bayer cell")
 
 
-# Numbers of coefficients that OpenCV defines per distortion model.
-_COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+LARGEST_REMAP = 32766  # [px] a side: OpenCV's fixed-point maps have 16 bits
 
 
 class Rectifier:
     """Removes a camera's lens distortion; the maps are made once. A camera without distortion passes unchanged.
 
     `unseen` is the mask (H, W) of rectified pixels that the lens did not see, None where there are none.
-    Raises InputError on construction if the distortion's numbers do not fit its model.
+    Raises InputError on construction if the image is too large for that.
     """
 
     def __init__(self, camera: CameraModel) -> None:
@@ -113,14 +114,11 @@ class Rectifier:
 
 def _rectification_maps(camera: CameraModel, distortion: Distortion) -> tuple[Any, Any]:
     """Return OpenCV's fixed-point maps (faster than float ones, exact to 1/32 px)."""
-    counts = _COEFFICIENTS[distortion.model]
-    if len(distortion.coefficients) not in counts:
+    if max(camera.width, camera.height) > LARGEST_REMAP:
         raise InputError(
-            f"distortion model '{distortion.model}' has {len(distortion.coefficients)} coefficients; "
-            f"expected {' or '.join(map(str, counts))}: calibrate the camera"
+            f"a {camera.width}x{camera.height} image cannot be rectified; expected at most {LARGEST_REMAP} pixels a side: "
+            "rectify it before, or reduce it"
         )
-    if len(distortion.rotation) != 9:
-        raise InputError(f"rectification rotation has {len(distortion.rotation)} numbers; expected 9 (row-major 3x3)")
     coefficients = np.array(distortion.coefficients)
     rotation = np.array(distortion.rotation).reshape(3, 3)
     size = (camera.width, camera.height)

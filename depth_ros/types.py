@@ -12,17 +12,28 @@ UInt8Array = NDArray[np.uint8]
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 
-DISTORTION_MODELS = ("plumb_bob", "rational_polynomial", "equidistant")
+DISTORTION_MODELS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}  # -> numbers of coefficients
 IDENTITY_ROTATION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
+EXTREMES = 1e-3, 1e5  # of a focal length by the image's size; beyond them, depth or rays would leave what float32 holds
+
+
 class InputError(ValueError):
-    """Input that breaks a contract; the text says what was found, what was expected and what to do."""
+    """Input that breaks a contract; the text says what was found, what was expected and what to do, in one line."""
+
+
+def quoted(text: str) -> str:
+    """Return what somebody else wrote, who may be anybody, as it can stand in a line of a log: escaped, and not too long."""
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 @dataclass(frozen=True)
 class Distortion:
-    """Lens distortion and the rectification that removes it (sensor_msgs/CameraInfo's D, R and P)."""
+    """Lens distortion and the rectification that removes it (sensor_msgs/CameraInfo's D, R and P).
+
+    Raises InputError on an unknown model, and on numbers that are not finite or not as many as it has.
+    """
 
     model: str  # one of DISTORTION_MODELS
     coefficients: tuple[float, ...]
@@ -31,14 +42,25 @@ class Distortion:
 
     def __post_init__(self) -> None:
         if self.model not in DISTORTION_MODELS:
-            raise InputError(f"distortion model '{self.model}' is unknown; expected one of {', '.join(DISTORTION_MODELS)}")
+            raise InputError(f"distortion model {quoted(self.model)} is unknown; expected one of {', '.join(DISTORTION_MODELS)}")
+        counts = DISTORTION_MODELS[self.model]
+        if len(self.coefficients) not in counts:
+            raise InputError(
+                f"distortion model '{self.model}' has {len(self.coefficients)} coefficients; "
+                f"expected {' or '.join(map(str, counts))}: calibrate the camera"
+            )
+        if len(self.rotation) != 9:
+            raise InputError(f"rectification rotation has {len(self.rotation)} numbers; expected 9 (row-major 3x3)")
+        for name in ("coefficients", "rotation"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise InputError(f"distortion {name} are {getattr(self, name)}; expected finite numbers: calibrate the camera")
 
 
 @dataclass(frozen=True)
 class CameraModel:
     """Pinhole camera; pixel (0, 0) is the centre of the top-left pixel.
 
-    Raises InputError if a size or focal length is not positive, or the principal point is not finite.
+    Raises InputError if a size is not positive, or a focal length or the principal point is none that a camera can have.
     """
 
     width: int  # [px]
@@ -52,12 +74,15 @@ class CameraModel:
     def __post_init__(self) -> None:
         if self.width <= 0 or self.height <= 0:
             raise InputError(f"camera size is {self.width}x{self.height}; expected a positive width and height")
-        for name in ("fx", "fy"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise InputError(f"camera {name} is {value}; expected a positive focal length [px]: calibrate the camera")
-        if not (np.isfinite(self.cx) and np.isfinite(self.cy)):
-            raise InputError(f"camera principal point is ({self.cx}, {self.cy}); expected finite pixels")
+        low, high = EXTREMES
+        for name, size in (("fx", self.width), ("fy", self.height)):
+            if not low * size <= getattr(self, name) <= high * size:
+                raise InputError(
+                    f"camera {name} is {getattr(self, name)}; expected a positive focal length [px], {low:g} to {high:g} "
+                    f"times the {size} pixels of the image: calibrate the camera"
+                )
+        if not (abs(self.cx) <= high * self.width and abs(self.cy) <= high * self.height):
+            raise InputError(f"camera principal point is ({self.cx}, {self.cy}); expected pixels of the image or near it")
 
     @property
     def K(self) -> Float64Array:  # noqa: N802 (its name everywhere)

@@ -117,27 +117,27 @@ class Camera:
 
     def silence(self) -> str:
         """Say since when there is no image, why as far as can be seen from here, and what to do."""
-        what = f"no image on {self._image_name()}"
+        topic = self._image_name()
         since = f"for {self.health.silent_s():.0f} s" if self.health.received else "yet"
-        return f"{what} {since}: {self._cause()}"
+        cause = self._cause(topic, self.image_topic()[0], "remap image, or set image_transport")
+        return f"no image on {topic} {since}: {cause}"
 
     def _no_info(self) -> str:
-        return f"no camera_info on {self.input_topics[1]} yet, so no depth: publish one, or remap camera_info"
+        topic = self.input_topics[1]
+        return f"no camera_info on {topic} yet, so no depth: {self._cause(topic, CameraInfo, 'remap camera_info')}"
 
-    def _cause(self) -> str:
-        topic = self._image_name()
-        mismatch = [text for name, text in self.incompatible.items() if name == topic]
-        if mismatch:
-            return mismatch[0]
+    def _cause(self, topic: str, kind: type, remedy: str) -> str:
+        """Why nothing comes on an input; `remedy` is what to do about a topic of another type."""
+        if topic in self.incompatible:
+            return self.incompatible[topic]
         senders = self._node.get_publishers_info_by_topic(topic)
-        kind = self.image_topic()[0]
         wanted = f"sensor_msgs/msg/{kind.__name__}"
         others = sorted({sender.topic_type for sender in senders} - {wanted})
         if others:
-            return f"it has {', '.join(others)}, not {wanted}: remap image, or set image_transport"
+            return f"it has {', '.join(others)}, not {wanted}: {remedy}"
         if senders:
             return "it has a publisher that sends nothing: is the camera streaming?"
-        return "nobody publishes there: is the camera running, and image remapped?"
+        return "nobody publishes there: is the camera running, and are image and camera_info remapped?"
 
     def _image_name(self) -> str:
         name: str = self._node.resolve_topic_name(self.image_topic()[1])

@@ -1,4 +1,4 @@
-"""The node's state on /diagnostics (REP 107): which engine runs and why no faster one, and how each camera's frames fare."""
+"""The node's state on /diagnostics (REP 107): its process, its engine, why no faster one, how each camera's frames fare."""
 
 from __future__ import annotations
 
@@ -34,30 +34,39 @@ NOT_ACTIVE = {part: Status(DiagnosticStatus.OK, "not active") for part in ("fram
 
 
 class Diagnostics:
-    """Publishes the statuses of `node` every second: "<node>: engine", "<node>: frames" and "<node>: scale".
+    """Publishes the statuses of `node` every second: "<node>: node", "<node>: engine", "<node>: frames" and "<node>: scale".
 
-    Of several cameras each has the last two, as "<node>: <camera> frames".
+    Of several cameras each has the last two, as "<node>: <camera> frames". A second node of the same name is logged, too.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._name = node.get_fully_qualified_name().lstrip("/")
         self._model = ""
+        self._namesake = ""  # what was last said of one
         self._engine = self._running = NOT_CONFIGURED
         self._frames: Callable[[], Mapping[str, Status]] = lambda: NOT_ACTIVE
         self._publisher = node.create_publisher(DiagnosticArray, TOPIC, QoSProfile(depth=10))
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
-        node.create_timer(PERIOD_S, self.publish, clock=steady)
+        node.create_timer(PERIOD_S, self._on_timer, clock=steady)
 
     def publish(self) -> None:
         """Publish the present state."""
         self._publish(self._frames())
 
+    def _on_timer(self) -> None:
+        namesake = _namesake(self._node)
+        if namesake and not self._namesake:
+            self._node.get_logger().warning(namesake)
+        self._namesake = namesake
+        self.publish()
+
     def _publish(self, frames: Mapping[str, Status]) -> None:
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
-        engine = replace(self._engine, values={**self._engine.values, "memory [MB]": f"{memory_mb():.0f}"})
-        for part, status in {"engine": engine, **frames}.items():
+        level = DiagnosticStatus.WARN if self._namesake else DiagnosticStatus.OK
+        node = Status(level, self._namesake or "the only one of its name", {"memory [MB]": f"{memory_mb():.0f}"})
+        for part, status in {"node": node, "engine": self._engine, **frames}.items():
             values = [KeyValue(key=key, value=str(value)) for key, value in status.values.items()]
             message.status.append(
                 DiagnosticStatus(
@@ -168,6 +177,17 @@ def _values(camera: Camera, figures: Figures | None, dropped: int) -> dict[str, 
         values["pixels without depth [%]"] = f"{100 * health.invalid_share:.1f}"
     values |= {f"subscribers of {topic}": count for topic, count in camera.subscribers().items()}
     return values | {f"incompatible QoS on {topic}": text for topic, text in camera.incompatible.items()}
+
+
+def _namesake(node: Node) -> str:
+    """Say that another node has this one's name, and what to do; empty if none has."""
+    name, namespace = node.get_name(), node.get_namespace()
+    if node.get_node_names_and_namespaces().count((name, namespace)) < 2:
+        return ""
+    return (
+        f"another node is named {node.get_fully_qualified_name()}, so both take its parameters, services, topics: stop one, or "
+        "start it with another name or namespace (-r __node:=..., -r __ns:=/...); one that was killed is seen for another 20 s"
+    )
 
 
 def memory_mb() -> float:

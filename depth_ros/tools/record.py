@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import struct
@@ -19,6 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Queue
@@ -39,6 +41,10 @@ INPUTS = {"image": Image, "camera_info": CameraInfo}
 OUTPUTS = {"depth/image_rect": Image, "depth/uncertainty": Image, "depth/camera_info": CameraInfo, "points": PointCloud2}
 QUEUE_DEPTH = 200  # messages per topic: several seconds of a stalled recorder lose nothing
 STATUS_PERIOD_S = 0.2
+MCAP_START = b"\x89MCAP0\r\n"
+MCAP_DATA_END = 0x0F  # opcode of the record after the last message
+# That record, and a footer that says that there is no index: whoever reads the file scans it (mcap.dev/spec).
+MCAP_ENDING = struct.pack("<BQI", MCAP_DATA_END, 4, 0) + struct.pack("<BQQQI", 0x02, 20, 0, 0, 0) + MCAP_START
 STAMP = struct.Struct("<4xiI")  # CDR encapsulation, then std_msgs/Header's stamp: sec, nanosec
 
 
@@ -92,14 +98,26 @@ class BagFile:
         """
         self._queue.put(None)
         self._thread.join()
+        file = self._folder / f"{self._folder.name}.mcap"
         try:
-            self._writer.close()
-            (self._folder / f"{self._folder.name}.mcap").replace(self.path)
+            self._finish(file)
+            file.replace(self.path)
         except Exception as error:
             self.error = self.error or error  # the first one is the cause
         shutil.rmtree(self._folder, ignore_errors=True)
         if self.error is not None:
             raise RecordingError(f"{self.path} cannot be written: {self.error}") from self.error
+
+    def _finish(self, file: Path) -> None:
+        if not isinstance(self.error, OSError):
+            try:
+                self._writer.close()
+                return
+            except OSError as error:
+                self.error = self.error or error
+        with suppress(OSError):  # it tries once more to write what it still holds; unclosed, it would do so after the end
+            self._writer.storage.bio.close()
+        end_after_last_whole_record(file)
 
     def _write(self) -> None:
         while (item := self._queue.get()) is not None:
@@ -109,6 +127,22 @@ class BagFile:
                 self._writer.write(*item)
             except Exception as error:  # of the disk or of rosbags; nobody else would hear of it on this thread
                 self.error = error
+
+
+def end_after_last_whole_record(file: Path) -> None:
+    """Make an MCAP file that breaks off somewhere readable again, in place and without needing room. Raises OSError."""
+    with file.open("r+b") as stream:
+        room = stream.seek(0, os.SEEK_END) - len(MCAP_ENDING)
+        end = following = len(MCAP_START)
+        while following <= room:
+            end = stream.seek(following)
+            opcode, length = stream.read(1)[0], int.from_bytes(stream.read(8), "little")
+            if opcode == MCAP_DATA_END:
+                break
+            following = end + 9 + length
+        stream.seek(end)
+        stream.truncate()
+        stream.write(MCAP_ENDING)
 
 
 class Recorder(Node):  # type: ignore[misc]

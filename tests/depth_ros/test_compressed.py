@@ -163,6 +163,30 @@ def test_a_header_that_claims_an_absurd_size_is_refused_before_decoding(rgb, siz
         compressed.decode("png", claiming(*size, png(rgb)), (48, 32))
 
 
+@pytest.mark.parametrize("encode", [png, jpeg])
+def test_a_few_bytes_do_not_become_a_large_image_though_the_camera_info_agrees(rgb, encode, monkeypatch):
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    data = encode(rgb).copy()
+    if encode is png:
+        data = claiming(11_000, 11_000, data)
+    else:
+        frame = data.tobytes().index(b"\xff\xc0")
+        data[frame + 5 : frame + 9] = np.frombuffer(struct.pack(">HH", 11_000, 11_000), np.uint8)
+    with pytest.raises(
+        InputError, match=rf"of {data.size} bytes states a size of 11000x11000; expected 1 to {data.size * 8256} "
+    ):
+        compressed.decode("png", data, (11_000, 11_000))
+
+
+def test_an_image_of_one_colour_is_decoded_however_well_it_was_compressed():
+    for data in (png(np.zeros((2000, 2000), np.uint8)), jpeg(np.zeros((2000, 2000, 3), np.uint8), 1)):
+        assert compressed.decode("png", data, (2000, 2000)).shape == (2000, 2000, 3)
+    packed = cv2.imencode(".png", np.zeros((2000, 2000), np.uint8), [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 9])[
+        1
+    ]
+    assert compressed.decode("png", packed.reshape(-1), (2000, 2000)).shape == (2000, 2000, 3)
+
+
 def test_a_chunk_that_claims_gigabytes_is_refused_before_decoding(rgb, monkeypatch):
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     data = png(rgb).copy()

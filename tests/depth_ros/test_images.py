@@ -225,6 +225,13 @@ def test_wrong_number_of_coefficients_is_refused(model, coefficients, named):
         Rectifier(CameraModel(64, 48, 31.0, 30.0, 31.0, 24.0, Distortion(model, coefficients)))
 
 
+def test_an_image_too_large_for_opencv_to_rectify_is_refused():
+    with pytest.raises(InputError, match="a 32767x4 image cannot be rectified; expected at most 32766 pixels"):
+        Rectifier(CameraModel(32767, 4, 20000.0, 20000.0, 16000.0, 2.0, Distortion("plumb_bob", (0.1, 0, 0, 0, 0))))
+    camera = CameraModel(32766, 4, 20000.0, 20000.0, 16000.0, 2.0, Distortion("plumb_bob", (0.1, 0, 0, 0, 0)))
+    assert Rectifier(camera)(np.zeros((4, 32766, 3), np.uint8)).shape == (4, 32766, 3)
+
+
 def test_real_distorted_camera_is_resampled_where_its_lens_put_the_light(shared_data):
     folder = shared_data / "euroc_v1_micro"
     meta = json.loads((folder / "meta.json").read_text())

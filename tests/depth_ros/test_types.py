@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from depth_ros.types import CameraModel, DepthPrediction, Distortion, Frame, InputError
+from depth_ros.types import CameraModel, DepthPrediction, Distortion, Frame, InputError, quoted
 
 CAMERA = CameraModel(1242, 375, 721.5, 719.0, 609.6, 172.9)
 
@@ -42,7 +42,10 @@ def test_resizing_to_the_same_size_is_identity():
         ({"fy": -5.0}, "fy is -5.0"),
         ({"fx": float("nan")}, "fx is nan"),
         ({"fy": float("inf")}, "fy is inf"),
+        ({"fx": 1e30}, r"fx is 1e\+30; expected .* 0.001 to 100000 times the 1242 pixels"),
+        ({"fy": 1e-30}, "fy is 1e-30"),
         ({"cx": float("nan")}, "principal point"),
+        ({"cy": -1e30}, "principal point"),
     ],
 )
 def test_impossible_camera_is_refused(change, named):
@@ -54,6 +57,27 @@ def test_impossible_camera_is_refused(change, named):
 def test_distortion_model_must_be_known():
     with pytest.raises(InputError, match=r"'fov' is unknown.*plumb_bob"):
         Distortion("fov", (0.1,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"coefficients": (0.1, float("nan"), 0.0, 0.0)}, "coefficients are .*nan.*; expected finite numbers"),
+        ({"rotation": (float("inf"),) * 9}, "rotation are .*inf.*; expected finite numbers"),
+        ({"rotation": (1.0,) * 8}, "8 numbers; expected 9"),
+    ],
+)
+def test_impossible_distortion_is_refused(changes, named):
+    with pytest.raises(InputError, match=named):
+        Distortion(**({"model": "plumb_bob", "coefficients": (0.1, 0.0, 0.0, 0.0)} | changes))
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "two\nlines", "\x1b[31mred", "it's"])
+def test_what_somebody_else_wrote_is_one_short_line(text):
+    shown = quoted(text)
+    assert len(shown) < 80
+    assert shown.isprintable()
+    assert shown[1:4] == text[:3].encode("unicode_escape").decode()[:3]
 
 
 def test_distorted_camera_is_not_resized_but_rectified():

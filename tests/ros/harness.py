@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -40,6 +42,32 @@ def wait_until(condition: Callable[[], Any], what: str | Callable[[], str], time
         assert time.monotonic() < end, f"timed out: {what() if callable(what) else what}"
         time.sleep(0.02)
     return value
+
+
+def shared_memory_files() -> set[str]:
+    return {str(path) for path in Path("/dev/shm").glob("*fastrtps_*")}
+
+
+def _files_in_use() -> set[str]:
+    """Shared-memory files that a living process has mapped or open."""
+    used = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or not ours
+            used |= set(re.findall(r"/dev/shm/\S+", (process / "maps").read_text()))
+            used |= {str(link.readlink()) for link in (process / "fd").iterdir()}
+    return used
+
+
+def left_in_shared_memory(before: set[str]) -> set[str]:
+    """Files of Fast DDS that nobody uses and that were not there before; other processes may have come meanwhile."""
+    left = shared_memory_files() - before - _files_in_use()
+    return left & shared_memory_files()
+
+
+def handles_signals(pid: int) -> bool:
+    """Whether a process handles SIGTERM itself."""
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(caught and int(caught[1], 16) & 1 << (signal.SIGTERM - 1))
 
 
 class RosProcess:

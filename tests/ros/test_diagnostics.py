@@ -56,11 +56,8 @@ def values(status: DiagnosticStatus) -> dict[str, str]:
 
 
 def undocumented(keys: Iterable[str]) -> list[str]:
-    """Those that the page on interfaces does not name."""
-    named = [
-        key.replace(key.partition(" of ")[2], "depth/image_rect") if key.startswith("subscribers of ") else key for key in keys
-    ]
-    return [key for key in named if f"`{key}`" not in INTERFACES]
+    """Those that the page on interfaces does not name; of the outputs it names the first."""
+    return [key for key in keys if f"`{key}`" not in INTERFACES and not key.startswith("subscribers of ")]
 
 
 def test_the_engine_and_why_no_faster_one(start, make_bundle, states):

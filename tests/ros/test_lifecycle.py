@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
-import signal
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
-from harness import NODE, cloud_array, info_message, wait_until, wall
+from harness import (
+    NODE,
+    cloud_array,
+    handles_signals,
+    info_message,
+    left_in_shared_memory,
+    shared_memory_files,
+    wait_until,
+    wall,
+)  # fmt: skip
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import DescribeParameters, SetParameters
@@ -106,20 +110,6 @@ def test_every_parameter_is_described(start, client, make_bundle):
         assert descriptor.description, descriptor.name
 
 
-def shared_memory_files() -> set[str]:
-    return {str(path) for path in Path("/dev/shm").glob("*fastrtps_*")}
-
-
-def files_in_use() -> set[str]:
-    """Shared-memory files that a living process has mapped or open."""
-    used = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # ended meanwhile, or not ours
-            used |= set(re.findall(r"/dev/shm/\S+", (process / "maps").read_text()))
-            used |= {str(link.readlink()) for link in (process / "fd").iterdir()}
-    return used
-
-
 def test_start_and_stop_20_times(start, make_bundle):
     model = make_bundle().path
     before = shared_memory_files()
@@ -128,21 +118,13 @@ def test_start_and_stop_20_times(start, make_bundle):
         process.interrupt()
         assert process.wait(5) == 0, f"start {number}: {process.log()}"
         assert "Traceback" not in process.log()
-    left = shared_memory_files() - before - files_in_use()  # other processes of this machine may have come meanwhile
-    assert not left & shared_memory_files()
+    assert not left_in_shared_memory(before)
 
 
 def test_interrupt_while_it_loads(start, make_bundle):
     """From the moment the process handles SIGTERM itself, SIGINT is a clean stop, whatever it is doing."""
     process = start(NODE, model=make_bundle().path)
-
-    def handles_signals() -> bool:
-        status = dict(
-            line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if ":\t" in line
-        )
-        return bool(int(status["SigCgt"], 16) & 1 << (signal.SIGTERM - 1))
-
-    wait_until(handles_signals, "signal handlers")
+    wait_until(lambda: handles_signals(process.pid), "signal handlers")
     process.interrupt()
     assert process.wait(5) == 0
     assert "waiting for images" not in process.log()
