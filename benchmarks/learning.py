@@ -1,6 +1,6 @@
 """What methods and kinds of supervision teach, each run with equal steps and two seeds, beside the mean map.
 
-    python benchmarks/learning.py [--suite streets] [--seeds 0 1] [--data ../shared/data]
+    python benchmarks/learning.py [--suite streets] [--seeds 0 1] [--rows NAME ...] [--data ../shared/data]
 
 `streets`: kinds of supervision in the procedural streets, judged on 96 views with textures that no run has seen. `kitti`:
 Monodepth2 in M, S and MS on stereo video (KITTI odometry 06, 51 grey pairs), judged on KITTI Stereo 2015. `kitti_features`: the
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=SUITES, nargs="+", default=list(SUITES), help="which (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="(default: 0 1)")
+    parser.add_argument("--rows", nargs="+", default=[], metavar="NAME", help="of one suite (default: all)")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="real data (default: ../shared/data)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="for every run, for example run.max_steps=20")
     parser.add_argument("--runs", type=Path, default=RUNS, help=f"where the runs are kept (default: {RUNS})")
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_suite(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train and judge every run of a suite with every seed; print and return the figures, as lists over the seeds."""
-    suite = SUITES[name]
+    suite = SUITES[name].only(options.rows)
     checkpoints: dict[tuple[str, int], Path] = {}
     with ThreadPoolExecutor(options.jobs) as pool:
         for stage in (suite.first, suite.runs, suite.then):

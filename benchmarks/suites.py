@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from depth_ros.types import InputError
 from training.data.recording import Target
 from training.data.street import StreetConfig, kitti_camera
 from training.data.street.samples import StreetSamples, StreetTruth
@@ -38,6 +39,19 @@ class Suite:
     def all_runs(self) -> dict[str, tuple[str, ...]]:
         """In the order in which they can be trained."""
         return {**self.first, **self.runs, **self.then}
+
+    def only(self, rows: Sequence[str]) -> Suite:
+        """The suite with these of its runs (all, if there are none), which must include those that they start from.
+
+        Raises InputError for a run that the suite does not have.
+        """
+        unknown = [row for row in rows if row not in self.all_runs]
+        if unknown:
+            raise InputError(f"the suite has no run '{unknown[0]}'; it has {', '.join(self.all_runs)}")
+        if not rows:
+            return self
+        stages = {stage: {n: c for n, c in getattr(self, stage).items() if n in rows} for stage in ("first", "runs", "then")}
+        return replace(self, **stages)
 
 
 def taught(*changes: str, by: str = "teacher") -> tuple[str, ...]:
@@ -167,8 +181,8 @@ SUITES: dict[str, Suite] = {
         },
         lambda data: unseen_worlds("unseen streets", 96, ("street",)),
         first={
-            "teacher": ("method.name=monodepth2", "run.max_steps=600"),
-            "larger teacher": ("method.name=monodepth2", "run.max_steps=600", "network.decoder=monodepth2"),
+            "teacher": ("method.name=monodepth2", "run.max_steps=400"),
+            "larger teacher": ("method.name=monodepth2", "run.max_steps=400", "network.decoder=monodepth2"),
         },
         then={
             "few steps": taught(
@@ -190,7 +204,7 @@ SUITES: dict[str, Suite] = {
             "no diffusion": taught("diffusion.prediction=direct", "method.sigma=flip"),
         },
         lambda data: open_evaluation_set(data / "kitti2015_stereo"),
-        first={"teacher": ("method.name=monodepth2", "run.max_steps=600")},
+        first={"teacher": ("method.name=monodepth2", "run.max_steps=400")},
         judged="last.ckpt",
     ),
 }

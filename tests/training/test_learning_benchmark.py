@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.learning import SUITES, overrides, run_folder
+from depth_ros.types import InputError
 from training.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,3 +56,13 @@ def test_every_run_of_a_suite_has_a_valid_configuration_of_its_own(name: str, tm
             assert {file.parent for file in started} <= done
             assert all(file.name == suite.judged for file in started)
         done |= {run_folder(tmp_path, run, 7) for run in stage}
+
+
+def test_rows_are_chosen_by_name():
+    suite = SUITES["monodiffusion"]
+    chosen = suite.only(["teacher", "student", "few steps"])
+    assert list(chosen.all_runs) == ["teacher", "student", "few steps"]
+    assert chosen.all_runs == {name: suite.all_runs[name] for name in chosen.all_runs}
+    assert suite.only([]) is suite
+    with pytest.raises(InputError, match="no run 'studnet'; it has teacher, larger teacher, teacher, longer"):
+        suite.only(["studnet"])
