@@ -23,17 +23,18 @@ from depth_ros.types import BoolArray, CameraModel, DepthPrediction, Float32Arra
 class Wish:
     """What is asked for of a frame."""
 
-    full: bool  # depth and sigma at the camera's resolution
+    depth: bool  # depth and sigma
     cloud: CloudOptions | None  # and a cloud
     min_depth: float = 0.0  # [m] nearer is NaN
     max_depth: float = np.inf  # [m] from there on nothing is in range
+    small: bool = False  # depth and sigma at the network's resolution instead of the camera's; of hosts only
 
 
 @dataclass(frozen=True)
 class Answer:
     """What was asked for of a frame; valid until the next one."""
 
-    prediction: DepthPrediction | None  # at the camera's resolution
+    prediction: DepthPrediction | None
     points: NDArray[np.void] | None  # of cloud.POINT_DTYPE, organised (rows, cols), or (N,) with a voxel size
     inference_ms: float  # of the engine, for this frame and those of its batch
     invalid_share: float  # of the pixels, those that are NaN
@@ -127,7 +128,7 @@ class HostAnswerer:
             prediction = self.smoothing.update(prediction, small.image, frame.stamp_ns)
         prediction, cloud = prediction.within(wish.min_depth, wish.max_depth), wish.cloud
         large = None
-        if wish.full or (cloud and cloud.full_resolution):
+        if (wish.depth and not wish.small) or (cloud and cloud.full_resolution):
             large = upsample(prediction, frame.camera).without(self.unseen)
         prediction = prediction.without(self._unseen_small)
         points = None
@@ -135,7 +136,7 @@ class HostAnswerer:
             points = self.points(large, frame.image, cloud)
         elif cloud:
             points = self.points(prediction, small.image, cloud)
-        return Answer(large, points, inference_ms, _invalid_share(prediction.depth))
+        return Answer(prediction if wish.small else large, points, inference_ms, _invalid_share(prediction.depth))
 
     def close(self) -> None:
         """Nothing to release."""
@@ -173,7 +174,7 @@ class DeviceAnswerer:
     def answer(self, frame: Frame, wish: Wish) -> Answer:
         """See Answerer."""
         check_camera(frame, self._host.camera)
-        cloud, full = wish.cloud, wish.full or (wish.cloud is not None and wish.cloud.full_resolution)
+        cloud, full = wish.cloud, wish.depth or (wish.cloud is not None and wish.cloud.full_resolution)
         on_host = cloud is not None and cloud.full_resolution
         outputs = [*(("depth", "sigma") if full else ()), *(("points", "colors") if cloud and not on_host else ())]
         limits = self._limits_of(cloud or CloudOptions())

@@ -29,7 +29,7 @@ class CameraAnswerer:
         self._estimator, self._scaler = estimator, scaler
         self._warn = warn
         self._on_host = on_host
-        self._prepared_for: tuple[CameraModel, TemporalOptions | None] | None = None
+        self._prepared_for: tuple[CameraModel, TemporalOptions | None, bool] | None = None
         self._rectifier: Rectifier | None = None  # both made for that
         self._answerer: Answerer | None = None
 
@@ -44,14 +44,20 @@ class CameraAnswerer:
         else:
             pixels = messages.image_array(image)
         raw = Frame(pixels, camera, messages.stamp_ns(image.header), image.header.frame_id)
-        if (camera, params.smoothing) != self._prepared_for:
-            self._prepare(camera, params.smoothing)
+        wanted = (camera, params.smoothing, params.depth_full_resolution)
+        if wanted != self._prepared_for:
+            self._prepare(*wanted)
             warning = self._estimator.aspect_warning(camera.rectified())
             if warning:
                 self._warn(warning)
         if self._rectifier is None:
             return raw
         return Frame(self._rectifier(raw.image), self._rectifier.camera, raw.stamp_ns, raw.frame_id)
+
+    def depth_camera(self, frame: Frame, params: NodeParams) -> CameraModel:
+        """Return the camera of the depth image that answers a frame."""
+        model = self._estimator.bundle
+        return frame.camera if params.depth_full_resolution else frame.camera.resized(model.width, model.height)
 
     def request(self, frame: Frame, wish: Wish) -> Request:
         """Return what answers a wish about the last frame that frame() made."""
@@ -73,9 +79,11 @@ class CameraAnswerer:
         if answerer is not None:
             answerer.close()
 
-    def _prepare(self, camera: CameraModel, smoothing: TemporalOptions | None) -> None:
+    def _prepare(self, camera: CameraModel, smoothing: TemporalOptions | None, full: bool) -> None:
         self.close()
         rectifier = Rectifier(camera) if camera.distortion else None
         unseen = rectifier.unseen if rectifier else None
-        self._answerer = open_answerer(self._estimator, camera.rectified(), unseen, self._scaler, smoothing, self._on_host)
-        self._prepared_for, self._rectifier = (camera, smoothing), rectifier
+        self._answerer = open_answerer(
+            self._estimator, camera.rectified(), unseen, self._scaler, smoothing, self._on_host or not full
+        )
+        self._prepared_for, self._rectifier = (camera, smoothing, full), rectifier

@@ -99,6 +99,9 @@ class NodeParams:
     max_relative_sigma: float = _param(0.35, "Cloud points with sigma / depth above this are NaN; 0: keep them", 0.0, 1e6)
     max_edge_step: float = _param(0.1, "Cloud points on a relative depth step above this are NaN; 0: keep them", 0.0, 1e6)
     cloud_full_resolution: bool = _param(False, "Cloud at the camera's resolution instead of the network's")
+    depth_full_resolution: bool = _param(
+        True, "Depth, uncertainty and colours at the camera's resolution; false: at the network's, which costs next to nothing"
+    )
     depth_encoding: str = _param(
         "32FC1", f"Of depth and uncertainty: {' or '.join(DEPTH_ENCODINGS)}; 32FC1 is metres, 16UC1 millimetres with 0 for none"
     )
@@ -132,9 +135,10 @@ class NodeParams:
         """Topics that are not answered although they have subscribers."""
         return frozenset(topic for name, topic in OFF.items() if not getattr(self, name))
 
-    def wish(self, full: bool, cloud: bool) -> Wish:
+    def wish(self, depth: bool, cloud: bool) -> Wish:
         """What to ask for of a frame."""
-        return Wish(full, self.cloud if cloud else None, self.min_depth, self.max_depth or float("inf"))
+        small = not self.depth_full_resolution
+        return Wish(depth, self.cloud if cloud else None, self.min_depth, self.max_depth or float("inf"), small)
 
     def engine_options(self, progress: Callable[[str], None]) -> EngineOptions:
         """What of this concerns the engine; `progress` takes a line that says how far a build is. Raises EngineError."""

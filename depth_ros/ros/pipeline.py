@@ -16,7 +16,7 @@ from depth_ros.ros.camera_answerer import CameraAnswerer
 from depth_ros.ros.params import NodeParams
 from depth_ros.types import DepthPrediction, Frame
 
-FULL_RESOLUTION = ("depth/image_rect", "depth/image_rect/compressedDepth", "depth/uncertainty", "depth/image_color")
+DEPTHS = ("depth/image_rect", "depth/image_rect/compressedDepth", "depth/uncertainty", "depth/image_color")
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,19 @@ class Pipeline:
         frame = self.answerer.frame(image, info, params)
         request = None
         if wanted != {"depth/camera_info"}:
-            wish = params.wish(not wanted.isdisjoint(FULL_RESOLUTION), "points" in wanted)
+            wish = params.wish(not wanted.isdisjoint(DEPTHS), "points" in wanted)
             request = self.answerer.request(frame, wish)
         return Job(image.header, wanted, frame, params, request)
 
     def publish(self, job: Job, answer: Answer | None) -> None:
         """Publish what is wanted of a job, given the answer to its request."""
         if "depth/camera_info" in job.wanted:
-            self._publishers["depth/camera_info"].publish(messages.camera_info(job.frame.camera, job.header))
+            self._publishers["depth/camera_info"].publish(
+                messages.camera_info(self.answerer.depth_camera(job.frame, job.params), job.header)
+            )
         if answer is None:
             return
-        for topic in FULL_RESOLUTION:
+        for topic in DEPTHS:
             if topic in job.wanted:
                 assert answer.prediction is not None
                 self._publishers[topic].publish(_image(topic, answer.prediction, job.header, job.params))

@@ -64,6 +64,21 @@ def test_depth_outside_the_limits_is_nan_or_inf(node, client):
     assert "max_depth is 3.0; expected more than min_depth (4.0)" in refused.reason
 
 
+def test_depth_at_the_networks_resolution_has_the_camera_of_that(node, client):
+    topics = ("depth/image_rect", "depth/uncertainty", "depth/camera_info", "points")
+    client.listen(*topics)
+    assert set_together(client, depth_full_resolution=False).successful
+    depth, sigma, info, points = client.ask(wall(), info_message(), *topics)
+    np.testing.assert_allclose(depth_array(depth), np.full((32, 64), 5.0), rtol=1e-6)
+    np.testing.assert_allclose(depth_array(sigma), np.full((32, 64), 0.2), rtol=1e-6)
+    assert (info.width, info.height) == (64, 32)
+    # Pixel u of the network covers the camera's 2u and 2u + 1: the centre 60 of 128 pixels is (60 + .5) / 2 - .5 of 64.
+    np.testing.assert_allclose(info.k, [50, 0, 29.75, 0, 50, 14.75, 0, 0, 1])
+    assert set_together(client, cloud_full_resolution=True).successful  # each by itself
+    depth, _, _, points = client.ask(wall(), info_message(), *topics)
+    assert (depth.width, points.width) == (64, 128)
+
+
 def test_a_topic_can_be_withheld_from_its_subscribers(node, client):
     client.listen("depth/image_rect", "depth/uncertainty")
     client.ask(wall(), info_message(), "depth/image_rect", "depth/uncertainty")

@@ -208,7 +208,9 @@ def _answer(
         info.header = header
         frame = answerer.frame(item.image, info, job.params)
         full, cloud = any(writer.full for writer in waiting), any(writer.cloud for writer in waiting)
-        answer = answerer.answer(frame, job.params.wish(full, cloud))
+        answer = answerer.answer(
+            frame, replace(job.params.wish(full, cloud), small=False)
+        )  # files are at the camera's resolution
     except InputError as error:
         counts.refused += 1
         counts.refusal = counts.refusal or one_line(error)

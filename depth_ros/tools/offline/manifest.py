@@ -18,7 +18,8 @@ FORMAT = 1
 # by its sha256.
 WITHOUT_EFFECT = (
     "model", "threads", "build_if_missing", "engine_cache", "memory", "cuda_graph", "autostart", "report_period_s",
-    "camera_names", "image_transport", "batch_window_ms", "max_rate", "depth_encoding", "publish_depth", "publish_compressed",
+    "camera_names", "image_transport", "batch_window_ms", "max_rate", "depth_encoding", "depth_full_resolution",
+    "publish_depth", "publish_compressed",
     "publish_uncertainty", "publish_color", "publish_cloud",
 )  # fmt: skip
 
