@@ -149,8 +149,7 @@ def test_a_publisher_whose_qos_does_not_fit_is_named_and_another_one_serves(star
     reliable = {f"qos_overrides./{topic}.subscription.reliability": "reliable" for topic in ("image", "camera_info")}
     node = start(NODE, model=make_bundle().path, **reliable).wait_ready()
     lossy = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-    for kind, topic in ((Image, "image"), (CameraInfo, "camera_info")):
-        client.node.create_publisher(kind, topic, lossy)
+    misfits = [client.node.create_publisher(*topic, lossy) for topic in ((Image, "image"), (CameraInfo, "camera_info"))]
     client.listen(DEPTH)
     text = "a publisher has incompatible QoS (reliability)"
     states.wait("mono_depth: frames", WARN, f"no camera_info on /camera_info yet, so no depth: {text}")
@@ -158,6 +157,14 @@ def test_a_publisher_whose_qos_does_not_fit_is_named_and_another_one_serves(star
     for topic in ("camera_info", "image"):
         assert any(f"'/{topic}': {text}" in line for line in node.lines("WARN"))
     answer_is(client, 5.0, wall(), info_message())
+
+    def find(level: bytes, text: str, since: int = len(states.seen)) -> list[DiagnosticStatus]:
+        return states.find("mono_depth: frames", level, text, since)
+
+    client.send_until(lambda: find(WARN, text), wall(), info_message(), "a warning while the misfits are there")
+    for misfit in misfits:
+        client.node.destroy_publisher(misfit)
+    client.send_until(lambda: find(OK, "answered/s"), wall(), info_message(), "no warning any more")
 
 
 def garbage() -> dict[str, tuple[bytes, bytes]]:
