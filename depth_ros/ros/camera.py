@@ -58,7 +58,7 @@ class Camera:
         try:
             for topic, kind in OUTPUTS.items():
                 self.publishers[topic] = self._advertise(kind, topic)
-        except InputError:
+        except Exception:
             self.close()
             raise
 
@@ -121,6 +121,10 @@ class Camera:
         if self.health.silent_s() > SILENT_S:
             return self.silence()
         return "" if self._info else self._no_info()
+
+    def is_silent(self) -> bool:
+        """Whether no image has come yet, or none any more."""
+        return not self.health.received or self.health.silent_s() > SILENT_S
 
     def silence(self) -> str:
         """Say since when there is no image, why as far as can be seen from here, and what to do."""

@@ -19,7 +19,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool, Trigger
 
 from depth_ros.bundle import BundleError
@@ -27,7 +26,7 @@ from depth_ros.engines import EngineError, one_line
 from depth_ros.estimator import Estimator
 from depth_ros.memory import keep_freed_memory
 from depth_ros.ros.answering import STOP_TIMEOUT_S, Answering
-from depth_ros.ros.camera import Camera, ImageMessage
+from depth_ros.ros.camera import Camera
 from depth_ros.ros.declaration import NAMES, declare, with_values
 from depth_ros.ros.diagnostics import Diagnostics
 from depth_ros.ros.loading import Reload, load_estimator, warm_up
@@ -37,7 +36,6 @@ NODE_NAME = "mono_depth"
 
 RCLError = rclpy_implementation.RCLError
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-Item = tuple[ImageMessage, CameraInfo]
 
 
 class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
@@ -91,8 +89,9 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             warm_up(self._estimator, len(self._cameras))
             self._answering = Answering(self, self._cameras, self._estimator, self._diagnostics, lambda: self.params)
         except (EngineError, InputError) as error:
-            self._stop()
             return self._fail(f"cannot activate: {error}")
+        except Exception:  # as above
+            return self._fail(f"cannot activate: {traceback.format_exc()}")
         return super().on_activate(state)  # the publishers
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -61,20 +61,26 @@ def play(start, folder: Path) -> RosProcess:
     return start(PLAYER, **settings)
 
 
+def silences(node: RosProcess) -> list[str]:
+    return [line for line in node.lines("WARN") if "no image on /image for" in line]
+
+
 def test_a_camera_that_is_killed_and_started_again(start, client, make_bundle, tmp_path, states):
-    node = start(NODE, model=make_bundle().path).wait_ready()
+    node = start(NODE, model=make_bundle().path, report_period_s=1.0).wait_ready()
     client.listen(DEPTH)
     camera = play(start, tmp_path / "images")
     client.spin_until(lambda: client.received[DEPTH], "answers to the first")
     os.kill(camera.pid, signal.SIGKILL)
     camera.wait()
     states.wait("mono_depth: frames", STALE, "no image on /image for")
+    wait_until(lambda: silences(node), lambda: node.log())
     client.received.clear()
     mark = len(states.seen)
     play(start, tmp_path / "images")
     client.spin_until(lambda: client.received[DEPTH], "answers to the second")
     states.wait("mono_depth: frames", OK, "answered/s", mark)
     assert node.running()
+    assert len(silences(node)) == 1  # in the log, and not again and again
     assert "Traceback" not in node.log()
 
 
