@@ -18,7 +18,7 @@ FROM_ROS := -
 export AMENT_PREFIX_PATH := $(VENV)
 endif
 TRAIN_REQUIREMENTS := requirements/train.txt
-DEV_REQUIREMENTS := requirements/dev.txt
+DEV_REQUIREMENTS := requirements/dev.txt requirements/ray.txt
 ENGINE_REQUIREMENTS := requirements/engines.txt
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 

@@ -26,7 +26,7 @@ setup(
         (f"share/{NAME}/config", sorted(str(path) for path in Path("config").glob("*.*"))),
     ],
     install_requires=["setuptools"],
-    extras_require={"test": ["pytest"]},
+    extras_require={"test": ["pytest"], "ray": ["ray==2.60.0"]},
     zip_safe=False,
     maintainer="depth_ros maintainers",
     maintainer_email="maintainers@users.noreply.h-seed-426b6294.example",
@@ -38,6 +38,9 @@ setup(
             "camera_player = depth_ros.ros.player:main",
             "build_engine = depth_ros.tools.build_engine:main",
             "check_engine = depth_ros.tools.check_engine:main",
+            "check_bundle = depth_ros.tools.check_bundle:main",
+            "bench = depth_ros.tools.bench:main",
+            "process = depth_ros.tools.process:main",
         ]
     },
 )

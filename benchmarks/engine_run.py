@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.report import percentiles
 from depth_ros import bundle as bundles
 from depth_ros.bundle import ModelBundle
 from depth_ros.engines import Engine, EngineError, EngineOptions, MissingBackendError, load_engine
+from depth_ros.tools.timing import peak, percentiles, start_of_peak, time_calls
 from depth_ros.types import UInt8Array
 
-WARM_UP = 5  # calls that are not counted
-LEAST, MOST = 10, 300  # calls that are, whatever the time
 DISTINCT = 4  # batches of images, in turn: an engine may not send again what it holds
 
 
@@ -45,10 +43,10 @@ def measure(path: str, engine: str, threads: int, precision: str, batch: int, se
     options = EngineOptions(threads, precision, batch, build_if_missing=True, cache=Path(cache))
     images = np.random.default_rng(0).integers(0, 256, (DISTINCT, batch, bundle.height, bundle.width, 3), np.uint8)
     on_device = threads == 0  # as engines.py asks for it
-    before = _device_bytes() if on_device else _start_of_peak()
+    before = _device_bytes() if on_device else start_of_peak()
     with closing(load_torch(bundle, options) if engine == "torch" else load_engine(bundle, engine, options)) as loaded:
-        times, cpu_times = time_calls(loaded, images, seconds)
-        grown = _device_bytes() - before if on_device else _status("VmHWM") - before
+        times, cpu_times = time_calls(partial(_infer, loaded, images), seconds)
+        grown = _device_bytes() - before if on_device else peak() - before
         return {
             "describe": loaded.describe(),
             "runs": len(times),
@@ -59,18 +57,8 @@ def measure(path: str, engine: str, threads: int, precision: str, batch: int, se
         }
 
 
-def time_calls(engine: Engine, images: UInt8Array, seconds: float) -> tuple[list[float], list[float]]:
-    """Wall time [s] of every call, about `seconds` in all, and the time that all cores together worked for it [s]."""
-    for i in range(WARM_UP):
-        engine.infer(images[i % DISTINCT])
-    times: list[float] = []
-    cpu_times: list[float] = []
-    while len(times) < LEAST or (sum(times) < seconds and len(times) < MOST):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        engine.infer(images[len(times) % DISTINCT])
-        times.append(time.perf_counter() - start)
-        cpu_times.append(time.process_time() - cpu_start)
-    return times, cpu_times
+def _infer(engine: Engine, images: UInt8Array, number: int) -> None:
+    engine.infer(images[number % DISTINCT])
 
 
 def load_torch(bundle: ModelBundle, options: EngineOptions) -> Engine:
@@ -82,17 +70,6 @@ def load_torch(bundle: ModelBundle, options: EngineOptions) -> Engine:
     from benchmarks.torch_peer import TorchPeer
 
     return TorchPeer(bundle, options.precision)
-
-
-def _start_of_peak() -> int:
-    """Bytes that this process holds, from where its peak (VmHWM) is counted anew."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
 def _device_bytes() -> int:

@@ -30,7 +30,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started as a file, Python looks only in benchmarks/
 
 from benchmarks import timed_node
-from benchmarks.report import describe_run, percentiles, write_report
+from benchmarks.report import describe_run, write_report
 from depth_ros import bundle
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.calibration import load_calibration, save_calibration
@@ -40,6 +40,7 @@ from depth_ros.memory import keep_freed_memory
 from depth_ros.ros.sources import Folder
 from depth_ros.tools.processes import ROOT, Child, environment, stop
 from depth_ros.tools.session import Session, SessionError
+from depth_ros.tools.timing import percentiles
 from depth_ros.types import InputError
 
 CLIP = ROOT / "assets" / "street"

@@ -1,4 +1,4 @@
-"""What every benchmark's JSON holds besides its figures, and how a list of times becomes one row."""
+"""What every benchmark's JSON holds besides its figures."""
 
 from __future__ import annotations
 
@@ -7,24 +7,15 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "torch")
 OTHERS = ("onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "cuda-bindings", "pycuda")  # stated where they are installed
 ROS_PACKAGES = ("ros-jazzy-rclpy", "ros-jazzy-rmw-fastrtps-cpp")
-
-
-def percentiles(values_ms: Iterable[float]) -> dict[str, float]:
-    """Median, 95 %, 99 % and worst, rounded to the microsecond."""
-    values = np.fromiter(values_ms, float)
-    names = ("p50", "p95", "p99", "max")
-    return {name: round(float(v), 3) for name, v in zip(names, np.percentile(values, (50, 95, 99, 100)), strict=True)}
 
 
 def describe_run(program: str, arguments: Sequence[str] | None = None) -> dict[str, Any]:

@@ -120,7 +120,9 @@ class HostAnswerer:
 
     def finish(self, frame: Frame, small: Frame, prediction: DepthPrediction, wish: Wish, inference_ms: float) -> Answer:
         """Return what is wished for of a frame, given the same at the network's resolution and the prediction there."""
-        prediction = apply(prediction, self.scaler.scale_for(small, prediction.without(self._unseen_small)))
+        prediction = apply(
+            prediction, self.scaler.constant or self.scaler.scale_for(small, prediction.without(self._unseen_small))
+        )
         if self.smoothing is not None:
             prediction = self.smoothing.update(prediction, small.image, frame.stamp_ns)
         prediction, cloud = prediction.within(wish.min_depth, wish.max_depth), wish.cloud

@@ -54,7 +54,8 @@ ROBOT_LAYERS = (
 ROS_LAYERS = (
     ("params", "messages", "health", "sources", "bag", "range_messages", "extrinsics"),
     ("declaration",),
-    ("camera", "pipeline", "scale_inputs"),
+    ("camera", "camera_answerer", "scale_inputs"),
+    ("pipeline",),
     ("diagnostics",),
     ("scaling",),
     ("answering", "loading"),

@@ -113,7 +113,7 @@ def test_navigation_reads_topics_that_the_node_has():
     assert read - {"/scan"} <= {f"/{topic}" for topic in made}
 
 
-@pytest.mark.parametrize("program", ["build_engine", "check_engine"])
+@pytest.mark.parametrize("program", ["build_engine", "check_engine", "check_bundle", "bench", "process"])
 def test_arguments_of_the_engine_programs_exist(page, program):
     given = {name for line in re.findall(rf"{program}\b(.*)", named(page)) for name in re.findall(r"--[a-z-]+", line)}
     help_text = importlib.import_module(f"depth_ros.tools.{program}")._parser().format_help()

@@ -13,8 +13,13 @@ import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import yaml
+
+from depth_ros.calibration import save_calibration
+from depth_ros.types import CameraModel
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("depth_ros", "training", "launch", "config", "resource", "package.xml", "setup.py", "setup.cfg")
@@ -27,7 +32,7 @@ ROSDEP_KEYS = {
 }  # fmt: skip
 PACKAGE_OF_MODULE = {"cv2": "python3-opencv", "numpy": "python3-numpy", "yaml": "python3-yaml"}
 # Named in a comment of package.xml, or a tool's only.
-WITHOUT_ROSDEP_KEY = {"onnxruntime", "openvino", "cuda", "pycuda", "onnx", "rosbags", "tqdm"}
+WITHOUT_ROSDEP_KEY = {"onnxruntime", "openvino", "cuda", "pycuda", "onnx", "rosbags", "tqdm", "ray"}
 OPTIONAL = {"cv_bridge"}
 
 
@@ -103,10 +108,8 @@ def installed(tmp_path, make_bundle) -> Path:
 
 
 def test_colcon_build_installs_what_ros_looks_for(installed):
-    assert os.access(installed / "lib" / "depth_ros" / "mono_depth_node", os.X_OK)
-    assert os.access(installed / "lib" / "depth_ros" / "camera_player", os.X_OK)
-    assert os.access(installed / "lib" / "depth_ros" / "build_engine", os.X_OK)
-    assert os.access(installed / "lib" / "depth_ros" / "check_engine", os.X_OK)
+    for program in ("mono_depth_node", "camera_player", "build_engine", "check_engine", "check_bundle", "bench", "process"):
+        assert os.access(installed / "lib" / "depth_ros" / program, os.X_OK), program
     assert list(installed.rglob("depth_ros/engines/frames/*.jpg"))  # what engines are checked on
     share = installed / "share" / "depth_ros"
     for name in (
@@ -119,20 +122,52 @@ def test_colcon_build_installs_what_ros_looks_for(installed):
     assert [file.name for file in (share / "launch").iterdir()] == ["mono_depth.launch.py"]
 
 
-def test_installed_node_starts_with_the_installed_model(installed, tmp_path):
-    pytest.importorskip("rclpy", reason="needs ROS 2")
+def environment(installed: Path) -> dict[str, str]:
+    """As after sourcing the workspace."""
     (packages,) = (installed / "lib").glob("python*/site-packages")
-    env = {
+    return {
         **os.environ,
         "PYTHONPATH": str(packages),
         "AMENT_PREFIX_PATH": f"{installed}:{os.environ.get('AMENT_PREFIX_PATH', sys.prefix)}",
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
     }
+
+
+def test_installed_programs_run_with_the_installed_model(installed, tmp_path):
+    """check_bundle, and process, whose jobs start as processes of a program that is no Python file by its name."""
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), np.full((32, 64, 3), (0, 20, 50), np.uint8))
+    save_calibration(CameraModel(64, 32, 50.0, 50.0, 31.5, 15.5), tmp_path / "camera.yaml")
+    share = installed / "share" / "depth_ros" / "models" / "default"
+    common = ["--engine", "onnxruntime"]
+    given = [tmp_path / "images", "--out", tmp_path / "out", "--camera-info", tmp_path / "camera.yaml", "--formats", "png"]
+    for program, arguments in {"check_bundle": [share, "--frames", tmp_path / "images"], "process": given}.items():
+        command = [installed / "lib" / "depth_ros" / program, *arguments, *common]
+        options = {"capture_output": True, "text": True, "timeout": 120, "check": False}
+        done = subprocess.run(list(map(str, command)), cwd=tmp_path, env=environment(installed), **options)
+        assert done.returncode == 0, done.stdout + done.stderr
+    depth = cv2.imread(str(tmp_path / "out" / "images" / "depth" / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert set(depth.ravel()) == {5 * 256}
+
+
+def test_ray_is_pinned_once():
+    assert (ROOT / "requirements" / "ray.txt").read_text().splitlines()[-1] in re.findall(
+        r'"ray": \["([^"]+)"\]', (ROOT / "setup.py").read_text()
+    )
+
+
+def test_installed_node_starts_with_the_installed_model(installed, tmp_path):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
     log = tmp_path / "node.log"
     with log.open("wb") as stream:
         node = subprocess.Popen(
-            [installed / "lib" / "depth_ros" / "mono_depth_node"], cwd=tmp_path, env=env, stdout=stream, stderr=subprocess.STDOUT
+            [installed / "lib" / "depth_ros" / "mono_depth_node"],
+            cwd=tmp_path,
+            env=environment(installed),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
         )
     try:
         end = time.monotonic() + 20

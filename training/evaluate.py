@@ -117,8 +117,8 @@ class Model:
 def open_model(path: Path, changes: Sequence[str] = ()) -> Model:
     """A bundle, or a checkpoint with `changes` as in load_method(), of any kind. Raises BundleError, EngineError or ConfigError.
 
-    The robot refuses depth that is not metric; here it is aligned with the truth. Its depth range is in no unit, so nothing
-    is out of range.
+    The robot takes depth that is not metric with a source of scale only; here it is aligned with the truth. Its depth range is in
+    no unit, so nothing is out of range.
     """
     if path.is_dir():
         if changes:

@@ -68,10 +68,15 @@ class ExportGraph(nn.Module):
 def calibrate_sigma(method: Predictor, dataset: EvaluationSet) -> float:
     """Factor on sigma with which ONE_SIGMA of the set's pixels (images weighted alike) err by less than sigma.
 
-    A pixel that the method puts out of range (+inf) has no sigma and is a miss, as in metrics.coverage(). Raises InputError if
-    there is no truth, or so many are out of range that no factor will do.
+    A pixel that the method puts out of range (+inf) has no sigma and is a miss, as in metrics.coverage(). Raises ExportError if
+    the depth is not in metres, and InputError if there is no truth, or so many are out of range that no factor will do.
     """
-    estimator = Estimator(describe_method(method, "uncalibrated"), TorchEngine(method))
+    description = describe_method(method, "uncalibrated")
+    if description.kind != "metric":
+        raise ExportError(
+            f"{dataset.name}: kind is '{description.kind}'; expected 'metric', since sigma is fitted to truth in metres"
+        )
+    estimator = Estimator(description, TorchEngine(method))
     ratios, weights = [], []
     for item in dataset:
         truth = item.truth
@@ -247,8 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = f"{bundle.graph_path.stat().st_size / 1e6:.1f} MB"
     if bundle.kind != "metric":
         print(
-            f"note: {bundle.path} is {bundle.kind}: its depth is true up to one factor, so the node refuses it; "
-            "give the training a source of metres (docs/training.md, Where the metres come from)",
+            f"note: {bundle.path} is {bundle.kind}: its depth is true up to one factor, so the node needs a source of scale "
+            "(docs/scale.md); or give the training a source of metres (docs/training.md, Where the metres come from)",
             file=sys.stderr,
         )
     print(f"{bundle.path}: {size}, sigma x {bundle.sigma_calibration:.3f}, {dict(bundle.metrics)}")

@@ -101,18 +101,18 @@ def check(engine: Engine, bundle: ModelBundle, frames: UInt8Array, precision: st
     if frames.ndim != 4 or frames.shape[1:] != size or not len(frames) or frames.dtype != np.uint8:
         raise InputError(f"frames are {frames.shape} {frames.dtype}; expected (N, {', '.join(map(str, size))}) uint8, N > 0")
     with closing(load_engine(bundle, "onnxruntime", EngineOptions())) as reference:
-        expected = _one_by_one(reference, frames)
-    if not _in_range(expected, bundle).any():
+        expected = one_by_one(reference, frames)
+    if not in_range(expected, bundle).any():
         raise InputError(f"model '{bundle.name}' sees nothing in its range on the {len(frames)} frames: give others")
     try:
-        alone, again = _one_by_one(engine, frames), _one_by_one(engine, frames)
+        alone, again = one_by_one(engine, frames), one_by_one(engine, frames)
         together = _checked(engine.infer(frames), frames)
     except Exception as error:  # each backend raises classes of its own; the reader of the report gets them all
         return GateReport(precision, len(frames), {}, limits, (reason(error),))
     figures = compare(alone, expected, bundle)
     figures |= {f"batch_{name}": value for name, value in compare(together, alone, bundle).items() if name.endswith("p99")}
     figures["not_finite"] = float(np.count_nonzero(finite(alone) != finite(expected)))
-    figures["not_repeated"] = float(np.count_nonzero(_bits_differ(again, alone)))
+    figures["not_repeated"] = float(np.count_nonzero(bits_differ(again, alone)))
     return GateReport(precision, len(frames), figures, limits)
 
 
@@ -154,7 +154,7 @@ def _read(file: Path) -> UInt8Array:
     return rgb
 
 
-def _one_by_one(engine: Engine, frames: UInt8Array) -> Answer:
+def one_by_one(engine: Engine, frames: UInt8Array) -> Answer:
     """Depth and sigma of each frame on its own; put together only at the end, so that answers overwritten later show."""
     answers = [_checked(engine.infer(frames[i : i + 1]), frames[i : i + 1]) for i in range(len(frames))]
     return np.concatenate([depth for depth, _ in answers]), np.concatenate([sigma for _, sigma in answers])
@@ -174,8 +174,8 @@ def compare(found: Answer, expected: Answer, bundle: ModelBundle) -> dict[str, f
     any depth, so depth is limited to the range first. Sigma: where both would be published.
     """
     both, (depth, sigma) = finite(found) & finite(expected), expected
-    inside = both & (_in_range(found, bundle) | _in_range(expected, bundle))
-    stated = both & _in_range(found, bundle) & _in_range(expected, bundle) & (sigma > 0)
+    inside = both & (in_range(found, bundle) | in_range(expected, bundle))
+    stated = both & in_range(found, bundle) & in_range(expected, bundle) & (sigma > 0)
     clipped, reference = (np.clip(values[inside], bundle.min_depth, bundle.max_depth) for values in (found[0], depth))
     differences = {
         "depth": np.abs(clipped - reference) / reference,
@@ -202,13 +202,13 @@ def finite(answer: Answer) -> BoolArray:
     return numbers
 
 
-def _in_range(answer: Answer, bundle: ModelBundle) -> BoolArray:
+def in_range(answer: Answer, bundle: ModelBundle) -> BoolArray:
     """Where the robot would publish a depth (see depth_ros.estimator), sigma apart."""
     inside: BoolArray = (answer[0] >= bundle.min_depth) & (answer[0] < bundle.max_depth)  # false for NaN
     return inside
 
 
-def _bits_differ(first: Answer, second: Answer) -> BoolArray:
+def bits_differ(first: Answer, second: Answer) -> BoolArray:
     """Compare bits, since NaN differs from itself."""
     bits = [np.stack(answer).view(np.uint32) for answer in (first, second)]
     differ: BoolArray = (bits[0] != bits[1]).any(axis=0)

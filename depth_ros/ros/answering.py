@@ -14,6 +14,7 @@ from depth_ros.answers import answer_together
 from depth_ros.engines import EngineError
 from depth_ros.estimator import Estimator
 from depth_ros.ros.camera import Camera, ImageMessage
+from depth_ros.ros.camera_answerer import CameraAnswerer
 from depth_ros.ros.diagnostics import Diagnostics
 from depth_ros.ros.health import Meter
 from depth_ros.ros.params import NodeParams
@@ -49,7 +50,8 @@ class Answering:
         try:
             self._open_scalings(cameras, estimator)
             for camera in cameras:
-                self._pipelines[camera] = Pipeline(estimator, camera.publishers, warn, self._scalings[camera], several)
+                answerer = CameraAnswerer(estimator, warn, self._scalings[camera], on_host=several)
+                self._pipelines[camera] = Pipeline(answerer, camera.publishers)
                 self._undo.insert(0, camera.unsubscribe)
                 camera.subscribe(self._hand_over)
         except Exception:
@@ -68,7 +70,7 @@ class Answering:
             self._close_scalings()
             self._open_scalings(self._pipelines, estimator)  # what was measured was the old model's scale
             for camera, pipeline in self._pipelines.items():
-                pipeline.replace(estimator, self._scalings[camera])
+                pipeline.answerer.replace(estimator, self._scalings[camera])
         finally:
             self._engine_in_use.release()
         return True
@@ -82,7 +84,7 @@ class Answering:
             self._node.get_logger().warning(f"the image in work takes more than {STOP_TIMEOUT_S:g} s; its engine is left open")
             return False
         for pipeline in self._pipelines.values():
-            pipeline.close()
+            pipeline.answerer.close()
         return True
 
     def _open_scalings(self, cameras: Iterable[Camera], estimator: Estimator) -> None:

@@ -12,7 +12,7 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
 from depth_ros import compressed
-from depth_ros.ros.sources import SourceImage, bgr_message
+from depth_ros.ros.sources import FOLDER_RATE_HZ, SourceImage, bgr_message
 from depth_ros.types import InputError
 
 IMAGE_TYPE, COMPRESSED_TYPE, INFO_TYPE = (f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "CameraInfo"))
@@ -26,10 +26,13 @@ class Bag:
         self._path = path
         try:
             with self._open() as reader:
-                types = {name: info.msgtype for name, info in reader.topics.items()}
+                topics, seconds = reader.topics, reader.duration / 1e9
         except Exception as error:  # rosbags' own, or whatever its parsers stumble over
             raise InputError(f"{path}: not a bag that can be read ({error}); expected a ROS 2 bag, MCAP or sqlite3") from error
+        types = {name: info.msgtype for name, info in topics.items()}
         self._topic = self._choose({name for name, kind in types.items() if kind in (IMAGE_TYPE, COMPRESSED_TYPE)}, topic)
+        self.count = topics[self._topic].msgcount
+        self.rate_hz = (self.count - 1) / seconds if self.count > 1 and seconds > 0 else FOLDER_RATE_HZ
         info = self._topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
         self._info_topic = info if types.get(info) == INFO_TYPE else None
 
@@ -88,6 +91,8 @@ def image_message(message: Any) -> Image | None:
         image = Image(height=message.height, width=message.width, encoding=message.encoding, step=message.step)
         image.is_bigendian = message.is_bigendian
         image.data.frombytes(np.ascontiguousarray(message.data))
+    stamp = message.header.stamp
+    image.header.stamp.sec, image.header.stamp.nanosec = stamp.sec, stamp.nanosec
     image.header.frame_id = message.header.frame_id
     return image
 

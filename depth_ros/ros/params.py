@@ -49,7 +49,7 @@ class ScaleParams:
         fixed=True,
     )  # fmt: skip
     drift: float = _param(0.05, "How far the scale wanders in a second, relative", 0.0, 10.0, fixed=True)
-    timeout_s: float = _param(5.0, "Seconds without a measurement after which images are refused", 0.1, 3600.0, fixed=True)
+    timeout_s: float = _param(10.0, "Seconds without a measurement after which images are refused", 0.1, 3600.0, fixed=True)
     tolerance_s: float = _param(0.2, "Seconds by which a range may be older or newer than its image", 0.0, 60.0, fixed=True)
 
     def __post_init__(self) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from depth_ros.answers import Answer, Answerer, Request, open_answerer
-from depth_ros.estimator import Estimator
-from depth_ros.images import Rectifier, colorize
+from depth_ros.answers import Answer, Request
+from depth_ros.images import colorize
 from depth_ros.ros import messages
+from depth_ros.ros.camera_answerer import CameraAnswerer
 from depth_ros.ros.params import NodeParams
-from depth_ros.scale import Scaler
-from depth_ros.temporal import TemporalOptions
-from depth_ros.types import CameraModel, DepthPrediction, Frame
+from depth_ros.types import DepthPrediction, Frame
 
 FULL_RESOLUTION = ("depth/image_rect", "depth/image_rect/compressedDepth", "depth/uncertainty", "depth/image_color")
 
@@ -33,37 +31,22 @@ class Job:
 
 
 class Pipeline:
-    """Answers one camera's images with what has subscribers; nothing else is computed.
+    """Answers one camera's images with what has subscribers; nothing else is computed. `publishers` maps topic to publisher."""
 
-    `publishers` maps topic to publisher; `warn` takes one line; `scaler` makes metres where the bundle gives none. With
-    `on_host`, the jobs of several cameras can be inferred together.
-    """
-
-    def __init__(
-        self, estimator: Estimator, publishers: Mapping[str, Publisher], warn: Callable[[str], None],
-        scaler: Scaler | None = None, on_host: bool = False,
-    ) -> None:  # fmt: skip
-        self._estimator, self._scaler = estimator, scaler
+    def __init__(self, answerer: CameraAnswerer, publishers: Mapping[str, Publisher]) -> None:
+        self.answerer = answerer
         self._publishers = publishers
-        self._warn = warn
-        self._on_host = on_host
-        self._prepared_for: tuple[CameraModel, TemporalOptions | None] | None = None
-        self._rectifier: Rectifier | None = None  # both made for that
-        self._answerer: Answerer | None = None
 
     def accept(self, image: Image | CompressedImage, info: CameraInfo, params: NodeParams) -> Job | None:
-        """Return the job that an image is, None if nobody wants an answer.
-
-        Raises InputError on a bad image or camera, and EngineError if the engine's device cannot be prepared for it.
-        """
+        """Return the job that an image is, None if nobody wants an answer. Raises as CameraAnswerer.frame()."""
         wanted = frozenset(topic for topic, item in self._publishers.items() if _is_wanted(topic, item, params))
         if not wanted:
             return None
-        frame = self._frame(image, info, params)
+        frame = self.answerer.frame(image, info, params)
         request = None
         if wanted != {"depth/camera_info"}:
-            assert self._answerer is not None
-            request = Request(self._answerer, frame, params.wish(not wanted.isdisjoint(FULL_RESOLUTION), "points" in wanted))
+            wish = params.wish(not wanted.isdisjoint(FULL_RESOLUTION), "points" in wanted)
+            request = self.answerer.request(frame, wish)
         return Job(image.header, wanted, frame, params, request)
 
     def publish(self, job: Job, answer: Answer | None) -> None:
@@ -78,40 +61,6 @@ class Pipeline:
                 self._publishers[topic].publish(_image(topic, answer.prediction, job.header, job.params))
         if answer.points is not None:
             self._publishers["points"].publish(messages.point_cloud(answer.points, job.header))
-
-    def replace(self, estimator: Estimator, scaler: Scaler) -> None:
-        """Answer with another model, and a scale of its own, from the next image on."""
-        self.close()
-        self._estimator, self._scaler = estimator, scaler
-
-    def close(self) -> None:
-        """Release what was prepared for the camera; closing twice is allowed."""
-        answerer, self._answerer, self._prepared_for = self._answerer, None, None
-        if answerer is not None:
-            answerer.close()
-
-    def _frame(self, image: Image | CompressedImage, info: CameraInfo, params: NodeParams) -> Frame:
-        camera = messages.camera_model(info, params.image_is_rectified)
-        if isinstance(image, CompressedImage):
-            pixels = messages.compressed_image_array(image, camera)
-        else:
-            pixels = messages.image_array(image)
-        raw = Frame(pixels, camera, messages.stamp_ns(image.header), image.header.frame_id)
-        if (camera, params.smoothing) != self._prepared_for:
-            self._prepare(camera, params.smoothing)
-            warning = self._estimator.aspect_warning(camera.rectified())
-            if warning:
-                self._warn(warning)
-        if self._rectifier is None:
-            return raw
-        return Frame(self._rectifier(raw.image), self._rectifier.camera, raw.stamp_ns, raw.frame_id)
-
-    def _prepare(self, camera: CameraModel, smoothing: TemporalOptions | None) -> None:
-        self.close()
-        rectifier = Rectifier(camera) if camera.distortion else None
-        unseen = rectifier.unseen if rectifier else None
-        self._answerer = open_answerer(self._estimator, camera.rectified(), unseen, self._scaler, smoothing, self._on_host)
-        self._prepared_for, self._rectifier = (camera, smoothing), rectifier
 
 
 def _is_wanted(topic: str, publisher: Publisher, params: NodeParams) -> bool:

@@ -27,7 +27,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from depth_ros.calibration import load_calibration
 from depth_ros.ros import messages
 from depth_ros.ros.declaration import accept_integers, qos_of
-from depth_ros.ros.sources import Source, SourceImage, open_source
+from depth_ros.ros.sources import FRAME_ID, Source, SourceImage, open_source
 from depth_ros.types import CameraModel, InputError
 
 NODE_NAME = "camera_player"
@@ -104,9 +104,9 @@ class CameraPlayer(Node):  # type: ignore[misc]  # rclpy has no types
         return Path(path).open("w", newline="") if path else nullcontext()
 
     def _publish(self, item: SourceImage, index: IO[str] | None) -> None:
-        info = self._camera_info(item)
+        info = item.info(self._camera, self._value("camera_info"))
         header = item.image.header
-        header.frame_id = self._value("frame_id") or header.frame_id or "camera_optical_frame"
+        header.frame_id = self._value("frame_id") or header.frame_id or FRAME_ID
         header.stamp = self.get_clock().now().to_msg()
         info.header = header
         self._info.publish(info)  # first: the node answers an image with the newest camera_info
@@ -115,19 +115,6 @@ class CameraPlayer(Node):  # type: ignore[misc]  # rclpy has no types
         if index:
             csv.writer(index).writerow((messages.stamp_ns(header), item.name))
             index.flush()
-
-    def _camera_info(self, item: SourceImage) -> CameraInfo:
-        camera, image = self._camera, item.image
-        if camera is None and item.camera_info is None:
-            raise InputError("no camera_info: give a ROS camera calibration YAML with the parameter 'camera_info'")
-        if camera is None:
-            return item.camera_info
-        if (image.width, image.height) != (camera.width, camera.height):
-            raise InputError(
-                f"image '{item.name}' is {image.width}x{image.height}, but {self._value('camera_info')} is for "
-                f"{camera.width}x{camera.height}: use the calibration of this image size"
-            )
-        return messages.camera_info(camera, image.header)
 
     def _wait_for_subscribers(self, stop: threading.Event) -> None:
         wanted, timeout_s = self._value("wait_for_subscribers"), self._value("wait_timeout_s")

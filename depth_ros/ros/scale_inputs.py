@@ -181,7 +181,7 @@ def subscribe(node: Node, kind: type, topic: str, callback: Callable[[Any], None
         return node.create_subscription(kind, topic, callback, profile, qos_overriding_options=overridable)
 
 
-def open_input(node: Node, params: ScaleParams, kind: str, prefix: str) -> ScaleInput:
+def open_input(node: Node | None, params: ScaleParams, kind: str, prefix: str) -> ScaleInput:
     """Return the input of a source that measures; `kind` is the bundle's. Raises InputError on wrong qos_overrides."""
     opened: dict[str, Callable[[], ScaleInput]] = {
         "camera_height": partial(HeightInput, params),

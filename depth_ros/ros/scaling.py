@@ -11,7 +11,7 @@ from rclpy.node import Node
 from depth_ros.ros.diagnostics import Status
 from depth_ros.ros.params import ScaleParams
 from depth_ros.ros.scale_inputs import ScaleInput, open_input
-from depth_ros.scale import Measurement, NoMeasurement, Scale
+from depth_ros.scale import Measurement, NoMeasurement, Scale, Unchanged
 from depth_ros.scale.track import Track
 from depth_ros.types import DepthPrediction, Frame, InputError
 
@@ -33,11 +33,11 @@ class _Moment:
 class Scaling:
     """A depth_ros.scale.Scaler that measures (see there); `prefix` goes before its topics' names, as in 'front/'.
 
-    `kind` is the bundle's. Raises InputError where a topic cannot be created.
+    `kind` is the bundle's; without a `node` no sensor can be listened to. Raises InputError where a topic cannot be created.
     """
 
-    def __init__(self, node: Node, params: ScaleParams, kind: str, prefix: str = "") -> None:
-        self._source = params.source
+    def __init__(self, node: Node | None, params: ScaleParams, kind: str, prefix: str = "") -> None:
+        self._node, self._source = node, params.source
         self._input: ScaleInput | None = None
         self.constant: Scale | None = None
         self._last = _Moment(None, math.inf, None, "no image yet")
@@ -58,7 +58,10 @@ class Scaling:
         """Return the scale of a frame, measured anew if it is time. Raises InputError where there is none, or none any more."""
         if self.constant is not None:
             return self.constant
-        time_s = frame.stamp_ns * 1e-9
+        stamp_ns = frame.stamp_ns
+        if stamp_ns == 0 and self._node is not None:  # some drivers give none
+            stamp_ns = self._node.get_clock().now().nanoseconds
+        time_s = stamp_ns * 1e-9
         self._try(frame, prediction, time_s)
         scale = self._track.scale(time_s)
         self._last = _Moment(scale, self._track.age_s(time_s), self._last.measured, self._last.reason)
@@ -76,6 +79,9 @@ class Scaling:
             measured = self._input.measure(frame, prediction)
             if not self._track.update(measured, time_s):
                 reason = f"a factor of {measured.scale.factor:.3g} contradicts the ones before"
+        except Unchanged as held:
+            self._track.hold(time_s)
+            reason = str(held)
         except (NoMeasurement, InputError) as error:
             reason = str(error)
         self._last = _Moment(self._last.scale, self._last.age_s, measured, reason)

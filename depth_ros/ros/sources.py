@@ -1,4 +1,4 @@
-"""Where the player's images come from: a video, a folder of images, or a ROS 2 bag."""
+"""Where recorded images come from: a video, a folder of images, or a ROS 2 bag."""
 
 from __future__ import annotations
 
@@ -10,29 +10,50 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
+from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, Image
 
-from depth_ros.types import InputError
+from depth_ros.ros import messages
+from depth_ros.types import CameraModel, InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 BAG_SUFFIXES = (".mcap", ".db3")
 FOLDER_RATE_HZ = 10.0  # of a folder of images, which has no rate of its own
+FRAME_ID = "camera_optical_frame"  # where neither the source nor the user names one
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One image as it will be published; stamp and frame_id are still the source's, or empty."""
+    """One image with the source's own stamp and frame_id: a bag's, else the time since the first image, and empty."""
 
     name: str  # file name, or frame number of a video, or stamp in a bag
     time_s: float  # since the first image, by the source's own clock
     image: Image
     camera_info: CameraInfo | None = None  # where the source brings its own
 
+    def info(self, camera: CameraModel | None, calibration: Path | str) -> CameraInfo:
+        """Return the camera_info: of `camera`, read from the file `calibration`, or where that is None the source's own.
+
+        Raises InputError if there is neither, or if the calibration is for another size of image.
+        """
+        if camera is None and self.camera_info is None:
+            raise InputError("no camera_info: give a ROS camera calibration YAML as 'camera_info'")
+        if camera is None:
+            return self.camera_info
+        if (self.image.width, self.image.height) != (camera.width, camera.height):
+            raise InputError(
+                f"image '{self.name}' is {self.image.width}x{self.image.height}, but {calibration} is for "
+                f"{camera.width}x{camera.height}: use the calibration of this image size"
+            )
+        return messages.camera_info(camera, self.image.header)
+
 
 class Source(Protocol):
     """A sequence of images."""
 
     skipped: int  # images that could not be read
+    count: int  # images, as far as the source knows beforehand; 0 if it does not
+    rate_hz: float  # mean, by the source's own clock
 
     def __iter__(self) -> Iterator[SourceImage]:
         """Yield the images in order, from the start."""
@@ -72,6 +93,13 @@ def bgr_message(pixels: np.ndarray[Any, Any]) -> Image:
     return message
 
 
+def _stamped(name: str, time_s: float, pixels: np.ndarray[Any, Any]) -> SourceImage:
+    image = bgr_message(pixels)
+    seconds, nanoseconds = divmod(round(time_s * 1e9), 10**9)
+    image.header.stamp = Time(sec=seconds, nanosec=nanoseconds)
+    return SourceImage(name, time_s, image)
+
+
 class Folder:
     """The images of a folder, sorted by name."""
 
@@ -80,6 +108,7 @@ class Folder:
         self._files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         if not self._files:
             raise InputError(f"{path}: no images in this folder; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        self.count, self.rate_hz = len(self._files), FOLDER_RATE_HZ
 
     def __iter__(self) -> Iterator[SourceImage]:
         for number, file in enumerate(self._files):
@@ -87,7 +116,7 @@ class Folder:
             if pixels is None:
                 self.skipped += 1
             else:
-                yield SourceImage(file.name, number / FOLDER_RATE_HZ, bgr_message(pixels))
+                yield _stamped(file.name, number / FOLDER_RATE_HZ, pixels)
 
 
 class Video:
@@ -98,20 +127,22 @@ class Video:
         self._path = path
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong is said below, in one line
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        if not self._open().read()[0]:
+        capture = self._open()
+        if not capture.read()[0]:
             raise InputError(f"{path}: not a video that OpenCV can read; expected mp4, avi, mkv, mov or the like")
+        self.count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))  # an estimate; negative for some containers
+        self.rate_hz = capture.get(cv2.CAP_PROP_FPS) or FOLDER_RATE_HZ
 
     def _open(self) -> cv2.VideoCapture:
         return cv2.VideoCapture(str(self._path))
 
     def __iter__(self) -> Iterator[SourceImage]:
         capture = self._open()
-        rate_hz = capture.get(cv2.CAP_PROP_FPS) or FOLDER_RATE_HZ
         number = 0
         while True:
             good, pixels = capture.read()
             if not good:
                 break
-            yield SourceImage(f"{number:06d}", number / rate_hz, bgr_message(pixels))
+            yield _stamped(f"{number:06d}", number / self.rate_hz, pixels)
             number += 1
         capture.release()

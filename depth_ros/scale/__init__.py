@@ -26,6 +26,10 @@ class NoMeasurement(Exception):  # noqa: N818 (no error: the frame before it may
     """A frame that says nothing on scale; the text says why, and what to do if that stays so."""
 
 
+class Unchanged(NoMeasurement):
+    """The camera sees what it saw at the measurement before, so that one still holds."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """Makes metres of a prediction: 1 / depth [1/m] = 1 / (factor x predicted depth) + shift.
@@ -97,7 +101,7 @@ def apply(prediction: DepthPrediction, scale: Scale) -> DepthPrediction:
         metres = np.where(inverse > LEAST_INVERSE, 1 / inverse, np.float32(np.inf))
         metres = np.where(np.isfinite(depth), metres, depth)
         own = (sigma / depth) ** 2 + np.float32(scale.sigma**2)
-        shared = np.float32(2 * scale.correlation * scale.sigma * scale.shift_sigma)
-        variance = scaled**2 * own - shared * scaled + np.float32(scale.shift_sigma**2)
-        deviation = np.where(np.isfinite(metres), metres**2 * np.sqrt(variance), np.float32(np.nan))
+        share, moved = scaled * metres, np.float32(scale.shift_sigma) * metres  # relative to q', where nothing overflows
+        relative = share**2 * own - np.float32(2 * scale.correlation * scale.sigma) * share * moved + moved**2
+        deviation = np.where(np.isfinite(metres), metres * np.sqrt(relative), np.float32(np.nan))
     return DepthPrediction(metres, deviation, prediction.camera)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from depth_ros.scale import Measurement, NoMeasurement
+from depth_ros.scale import Measurement, NoMeasurement, Unchanged
 from depth_ros.scale.projection import Samples
 from depth_ros.scale.ranging import LEAST_SAMPLES, measure_ranges
 from depth_ros.types import DepthPrediction, Float64Array, Frame, UInt8Array
@@ -48,17 +48,22 @@ class OdometryMeter:
 
         `frame` at the prediction's resolution; `world_T_camera` (4, 4) [m] of the optical frame at its stamp. Rotation and
         direction of the motion come from the images (PnP with the predicted depth inside RANSAC), its length from odometry.
-        Raises NoMeasurement while the robot stands, turns or drives too short a way.
+        Raises Unchanged while the robot stands, NoMeasurement while it turns or there is too little to follow.
         """
         now = _Key(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), prediction, world_T_camera, frame.stamp_ns)
         key = self._key
-        if key is None or not 0 < now.stamp_ns - key.stamp_ns < LONGEST_S * 1e9 or now.prediction.camera != key.prediction.camera:
+        if key is None or now.stamp_ns <= key.stamp_ns or now.prediction.camera != key.prediction.camera:
             self._key = now
             raise NoMeasurement("no two frames to compare yet: it begins when the robot drives")
         now_T_key = np.linalg.inv(now.world_T_camera) @ key.world_T_camera
         distance_m = float(np.linalg.norm(now_T_key[:3, 3]))
+        old = now.stamp_ns - key.stamp_ns > LONGEST_S * 1e9
+        if old:
+            self._key = now
         if distance_m < LEAST_DISTANCE_M:
-            raise NoMeasurement(f"the robot moved {distance_m:.2f} m; expected at least {LEAST_DISTANCE_M} m: it must drive")
+            raise Unchanged(f"the robot moved {distance_m:.2f} m; expected at least {LEAST_DISTANCE_M} m: it must drive")
+        if old:
+            raise NoMeasurement(f"the last two frames are more than {LONGEST_S:g} s apart")
         if np.arccos(np.clip((np.trace(now_T_key[:3, :3]) - 1) / 2, -1, 1)) > MOST_TURN:
             self._key = now
             raise NoMeasurement("the robot turns; the scale is measured when it drives straight on")

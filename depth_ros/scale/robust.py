@@ -82,11 +82,14 @@ def _least_median(x: Float64Array, y: Float64Array) -> Float64Array:
 
 
 def _covariance(x: Float64Array, residual: Float64Array, scatter: float, cells: NDArray[np.integer]) -> Float64Array:
-    """Covariance of the coefficients: of an M-estimate (Huber 1964), with scores summed over cells."""
+    """Covariance of the coefficients: of an M-estimate (Huber 1964), with scores summed over cells.
+
+    Slopes below 0, of the few residuals at the biweight's rim, count as 0: the matrix must not turn indefinite.
+    """
     u = residual / (TUKEY * scatter)
     used = np.abs(u) < 1
     x, residual, u = x[used], residual[used], u[used]
-    weight, slope = (1 - u**2) ** 2, (1 - u**2) * (1 - 5 * u**2)
+    weight, slope = (1 - u**2) ** 2, np.maximum((1 - u**2) * (1 - 5 * u**2), 0)
     _, index = np.unique(cells[used], return_inverse=True)
     groups, unknowns = int(index.max()) + 1, x.shape[1]
     weighted = weight[:, None] * x

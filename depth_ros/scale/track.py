@@ -62,6 +62,12 @@ class Track:
         self._inverse, self._updated_s, self._rejected_s = measurement.inverse, time_s, math.inf
         return True
 
+    def hold(self, time_s: float) -> None:
+        """Say that nothing has changed since the last measurement: it grows no older."""
+        self._notice(time_s)
+        if self._alive(time_s):
+            self._updated_s = max(self._updated_s, time_s)
+
     def scale(self, time_s: float) -> Scale | None:
         """Return the scale at a time, None if there is none or it is too old."""
         self._notice(time_s)

@@ -1,13 +1,12 @@
 """Check an engine before trusting its depth: compare it with ONNX Runtime on the CPU, on images.
 
-The engine is loaded as the node would load it. Exit code: 0 if every figure is within its limit, 1 if not or if it cannot be
-loaded.
+Whether the bundle's own answers make sense is check_bundle's question, and how fast they come is bench's. The engine is loaded
+as the node would load it. Exit code: 0 if every figure is within its limit, 1 if not or if it cannot be loaded.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,11 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from depth_ros import bundle
-from depth_ros.bundle import PRECISIONS, BundleError, ModelBundle
-from depth_ros.engines import AUTO, ENGINES, Engine, EngineError, choose_engine, one_line
+from depth_ros.bundle import BundleError, ModelBundle
+from depth_ros.engines import Engine, EngineError, one_line
 from depth_ros.engines.frame_gate import check_frames, open_reference
 from depth_ros.engines.gate import GateReport, check, frames_folder, load_frames
-from depth_ros.tools.engine_arguments import add_engine_arguments, default_model, engine_options, path, positive
+from depth_ros.tools.engine_arguments import (
+    add_choice_arguments,
+    add_engine_arguments,
+    check_json,
+    choose,
+    default_model,
+    path,
+    write_json,
+)
 from depth_ros.types import InputError
 
 NETWORK = "network"  # the report on the network alone, beside those on frame graphs, which are named by their size
@@ -35,11 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = bundle.load(options.model or default_model())
         folder: Path = options.frames or frames_folder(model)
         load_frames(model, folder)  # complains before an engine is built
-        if options.json and not options.json.parent.is_dir():
-            raise InputError(f"{options.json.parent}: no such folder; expected one to write {options.json.name} into")
-        choice = choose_engine(model, options.engine, engine_options(options, _say))
-        for passed_over in choice.passed_over:
-            _say(f"not {passed_over}")
+        check_json(options.json)
+        choice = choose(model, options, _say)
         with closing(choice.engine) as engine:
             description = engine.describe()
             print(f"model '{model.name}', {model.width}x{model.height}, on {description}")
@@ -53,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "description": description,
                 "passed_over": [str(passed_over) for passed_over in choice.passed_over],
             }
-            _write(options.json, facts | {name: report.as_dict() for name, report in reports.items()})
+            write_json(options.json, facts | {name: report.as_dict() for name, report in reports.items()})
     except (BundleError, EngineError, InputError, OSError) as error:
         _say(one_line(error))
         return 1
@@ -89,10 +93,6 @@ def _table(name: str, report: GateReport, folder: Path) -> str:
     return "\n".join([*lines, "passed" if report.passed else f"FAILED: {'; '.join(report.failures)}"])
 
 
-def _write(file: Path, values: dict[str, Any]) -> None:
-    file.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
 def _say(text: str) -> None:
     print(f"check_engine: {text}", file=sys.stderr, flush=True)
 
@@ -102,11 +102,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="check_engine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_engine_arguments(parser, "also what a GPU makes of whole images of this size")
+    add_choice_arguments(parser)
     add = parser.add_argument
-    add("--engine", default=AUTO, choices=(AUTO, *ENGINES), help="default: %(default)s, the first that works")
-    add("--precision", choices=PRECISIONS, help="default: the engine's own; the limits are those of the precision that runs")
-    add("--threads", type=positive, metavar="N", help="of a CPU engine (default: one less than there are cores)")
-    add("--build-if-missing", action="store_true", help="build a TensorRT engine first, which can take minutes")
     add("--frames", type=path, help="folder of images, best of the robot's own camera (default: those that come with the model)")
     add("--json", type=path, metavar="FILE", help="write the figures")
     return parser

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.calibration import load_calibration
 from depth_ros.ros.sources import is_bag, open_source
 from depth_ros.tools.preview import write_preview
-from depth_ros.tools.processes import ROOT
+from depth_ros.tools.processes import ROOT, noting_signals
 from depth_ros.tools.session import PROCESSES, Session, SessionError
 from depth_ros.tools.summary import summarise
 from depth_ros.truth import TruthFolder
@@ -137,7 +135,7 @@ def _run(job: Job, interrupted: threading.Event) -> dict[str, Any]:
     session = job.session()
     summary: dict[str, Any] = {"frames_in": 0, "frames_out": 0}
     failure: Exception | None = None
-    with _noting_signals(interrupted):
+    with noting_signals(interrupted):
         try:
             session.run(interrupted)
         except (SessionError, OSError) as error:
@@ -156,20 +154,6 @@ def _run(job: Job, interrupted: threading.Event) -> dict[str, Any]:
     if job.truth and not summary["frames_with_truth"]:
         raise InputError(f"{job.truth.folder}: no PNG is named like one of the {summary['frames_out']} answered images")
     return summary
-
-
-@contextmanager
-def _noting_signals(interrupted: threading.Event) -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and the end of the terminal (unless under nohup) only set `interrupted`."""
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, lambda *_: interrupted.set()) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _summarise(job: Job) -> dict[str, Any]:

@@ -56,15 +56,10 @@ def draw(answer: Answer, limits: Limits, caption: str = "") -> UInt8Array:
     row = (HEIGHT - HEADER) // 3
     height = row - TITLE - GAP
     width = min(round(height * answer.camera.width / answer.camera.height), WIDTH // 2 + 80)
-    panels = {
-        "image": (cv2.cvtColor(answer.image, cv2.COLOR_RGB2BGR), None),
-        "depth": (images.colorize(answer.depth, limits.min_depth, limits.max_depth), _depth_bar),
-        "uncertainty (one sigma / depth)": (_colour_sigma(answer.sigma / answer.depth, limits), _sigma_bar),
-    }
-    for i, (title, (picture, bar)) in enumerate(panels.items()):
+    for i, (title, (picture, bar)) in enumerate(panels(answer.image, answer.depth, answer.sigma, limits).items()):
         top = HEADER + i * row
         write(canvas, title, GAP, top + 20, size=0.6)
-        _place(canvas[top + TITLE : top + TITLE + height, GAP : GAP + width], picture)
+        place(canvas[top + TITLE : top + TITLE + height, GAP : GAP + width], picture)
         if bar is not None:
             bar(canvas[top + TITLE : top + TITLE + height, GAP + width + 12 : GAP + width + BAR], limits)
     left = GAP + width + BAR + GAP
@@ -76,6 +71,17 @@ def draw(answer: Answer, limits: Limits, caption: str = "") -> UInt8Array:
         panel[:] = PANEL
         view(panel, answer, limits)
     return canvas
+
+
+def panels(
+    image: UInt8Array, depth: Float32Array, sigma: Float32Array, limits: Limits
+) -> dict[str, tuple[UInt8Array, Callable[[UInt8Array, Limits], None] | None]]:
+    """Return by title the BGR pictures (H, W, 3) of an RGB image, of depth and of sigma [m], and what draws their colour bars."""
+    return {
+        "image": (cv2.cvtColor(image, cv2.COLOR_RGB2BGR), None),
+        "depth": (images.colorize(depth, limits.min_depth, limits.max_depth), _depth_bar),
+        "uncertainty (one sigma / depth)": (_colour_sigma(sigma / depth, limits), _sigma_bar),
+    }
 
 
 def write_preview(recording: Path, film: Path, picture: Path, progress: Callable[[], object] = lambda: None) -> None:
@@ -106,7 +112,7 @@ def write_preview(recording: Path, film: Path, picture: Path, progress: Callable
         writer.release()
 
 
-def _place(panel: UInt8Array, picture: UInt8Array) -> None:
+def place(panel: UInt8Array, picture: UInt8Array) -> None:
     """Fit `picture` into `panel`, centred, its shape kept."""
     panel[:] = PANEL
     scale = min(panel.shape[0] / picture.shape[0], panel.shape[1] / picture.shape[1])

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -111,6 +111,20 @@ def log_level(line: str) -> tuple[str, str]:
     """Split a line of a ROS log into its level ("" if it has none) and its text."""
     match = _LOG_LINE.match(line)
     return (match["level"], match["text"]) if match else ("", line)
+
+
+@contextmanager
+def noting_signals(interrupted: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and the end of the terminal (unless under nohup) only set `interrupted`."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, lambda *_: interrupted.set()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def environment(log_folder: Path) -> dict[str, str]:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Queue
 from statistics import median
 from typing import Any
 
@@ -66,9 +66,12 @@ class RecordingError(Exception):
 
 
 class BagFile:
-    """An MCAP file that is written by a thread of its own, so that the disk never delays a receipt time."""
+    """An MCAP file that is written by a thread of its own, so that the disk never delays a receipt time.
 
-    def __init__(self, path: Path) -> None:
+    With `most`, put() waits while so many messages are queued: for a writer that could fill the memory.
+    """
+
+    def __init__(self, path: Path, most: int = 0) -> None:
         self.path = path
         self.error: Exception | None = None
         self._folder = path.with_name(f".{path.name}.partial")  # rosbags writes folders; ours holds one file
@@ -76,7 +79,7 @@ class BagFile:
         self._typestore = get_typestore(Stores.ROS2_JAZZY)
         self._writer = Writer(self._folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
-        self._queue: SimpleQueue[tuple[Any, int, bytes] | None] = SimpleQueue()
+        self._queue: Queue[tuple[Any, int, bytes] | None] = Queue(most)
         self._thread = threading.Thread(target=self._write, name="bag")
         self._thread.start()
 
@@ -118,11 +121,12 @@ class BagFile:
 
     def _write(self) -> None:
         while (item := self._queue.get()) is not None:
+            if self.error is not None:
+                continue  # put() must not wait for ever
             try:
                 self._writer.write(*item)
             except Exception as error:  # of the disk or of rosbags; nobody else would hear of it on this thread
                 self.error = error
-                return
 
 
 def end_after_last_whole_record(file: Path) -> None:

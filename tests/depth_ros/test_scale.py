@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from depth_ros.answers import DeviceAnswerer, HostAnswerer, open_answerer
+from depth_ros.answers import DeviceAnswerer, HostAnswerer, Wish, open_answerer
 from depth_ros.cloud import CloudOptions
 from depth_ros.engines import EngineOptions, load_engine
 from depth_ros.engines.onnxrt import open_on_cpu
@@ -99,7 +99,7 @@ def test_answers_are_in_metres_and_the_scaler_sees_the_networks_resolution(estim
     unseen[:, :16] = True
     scaler = Halving()
     answerer = open_answerer(estimator, WIDE, unseen, scaler)
-    answer = answerer.answer(wall(), True, CloudOptions())
+    answer = answerer.answer(wall(), Wish(True, CloudOptions()))
     np.testing.assert_allclose(answer.prediction.depth[:, 20:], 4.0, rtol=1e-5)
     np.testing.assert_allclose(answer.prediction.sigma[:, 20:], 4 * np.hypot(0.04, 0.3), rtol=1e-5)
     np.testing.assert_allclose(answer.points["z"][:, 10:], 4.0, rtol=1e-5)
@@ -108,7 +108,7 @@ def test_answers_are_in_metres_and_the_scaler_sees_the_networks_resolution(estim
     assert np.isnan(seen.depth[:, :8]).all()  # what rectification left empty measures nothing
     np.testing.assert_allclose(seen.depth[:, 8:], 8.0, rtol=1e-6)
     with pytest.raises(InputError, match="no scale"):
-        answerer.answer(wall(), True, None)
+        answerer.answer(wall(), Wish(True, None))
 
 
 def test_the_device_takes_a_certain_factor_and_leaves_the_others_to_the_host(estimator, make_bundle):
@@ -119,7 +119,7 @@ def test_the_device_takes_a_certain_factor_and_leaves_the_others_to_the_host(est
     certain, uncertain = (ConstantScale(Scale(1.5, sigma)) for sigma in (0.0, 0.1))
     device = open_answerer(estimator, WIDE, None, certain)
     assert isinstance(device, DeviceAnswerer)
-    answer = device.answer(wall(), True, None).prediction
+    answer = device.answer(wall(), Wish(True, None)).prediction
     np.testing.assert_allclose(answer.depth, 12.0, rtol=1e-5)
     np.testing.assert_allclose(answer.sigma, 0.48, rtol=1e-5)
     device.close()

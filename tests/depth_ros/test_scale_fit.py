@@ -154,3 +154,29 @@ def test_the_fit_equals_weighted_least_squares_for_normal_noise():
     assert (np.abs(fit.coefficients - least_squares) < np.sqrt(np.diag(covariance))).all()
     np.testing.assert_allclose(np.diag(fit.covariance), np.diag(covariance), rtol=0.35)
     assert fit.scatter == pytest.approx(1, abs=0.1)
+
+
+def test_whatever_comes_in_gives_finite_figures_or_none():
+    rng = np.random.default_rng(0)
+    measured = 0
+    for _ in range(150):
+        depth = 10 ** rng.uniform(*rng.choice([(-2, 3), (0, 1), (0.7, 0.70001), (-6, 6)]), (32, 64))
+        depth[rng.random((32, 64)) < rng.choice([0, 0.3, 0.99])] = rng.choice([np.nan, np.inf])
+        sigma = np.where(np.isfinite(depth), depth * 10 ** rng.uniform(-4, 1), np.nan)
+        prediction = DepthPrediction(depth.astype(np.float32), sigma.astype(np.float32), CAMERA)
+        samples = sampled(10 ** rng.uniform(-2, 3, (32, 64)), rng, int(rng.integers(1, 400)))
+        if rng.random() < 0.5:
+            samples.depth[:] = 3 * np.nan_to_num(depth, nan=5.0, posinf=7.0)[samples.v, samples.u]
+        for affine in (False, True):
+            try:
+                scale = measure_ranges(prediction, samples, affine, int(rng.choice([1, 20]))).scale
+            except NoMeasurement:
+                continue
+            measured += 1
+            assert np.isfinite([scale.factor, scale.sigma, scale.shift, scale.shift_sigma]).all()
+            assert scale.factor > 0
+            assert abs(scale.correlation) <= 1 + 1e-9
+            metres = apply(prediction, scale)
+            assert not np.isnan(metres.depth[~np.isnan(prediction.depth)]).any()
+            np.testing.assert_array_equal(np.isnan(metres.sigma), ~np.isfinite(metres.depth))
+    assert measured > 50

@@ -12,7 +12,7 @@ from corridor import CAMERA, make_texture, moved, shot
 from depth_ros import bundle
 from depth_ros.engines import EngineOptions, load_engine
 from depth_ros.estimator import Estimator
-from depth_ros.scale import NoMeasurement
+from depth_ros.scale import NoMeasurement, Unchanged
 from depth_ros.scale.odometry import OdometryMeter
 from depth_ros.types import CameraModel, Frame
 
@@ -51,13 +51,16 @@ def test_standing_turning_and_a_long_pause_say_nothing(texture):
     meter = OdometryMeter()
     with pytest.raises(NoMeasurement, match="no two frames"):
         meter.measure(*shot(texture, moved(), 0.0))
-    with pytest.raises(NoMeasurement, match=r"moved 0\.01 m"):
+    with pytest.raises(Unchanged, match=r"moved 0\.01 m"):
         meter.measure(*shot(texture, moved(0.01), 0.2))
     assert meter.measure(*shot(texture, moved(0.6), 0.4)).scale.factor == pytest.approx(3, rel=0.02)  # since the first frame
     with pytest.raises(NoMeasurement, match="turns"):
         meter.measure(*shot(texture, moved(0.9, 0.0, 0.2), 0.6))
-    with pytest.raises(NoMeasurement, match="no two frames"):
-        meter.measure(*shot(texture, moved(1.2, 0.0, 0.2), 9.0))
+    with pytest.raises(Unchanged, match=r"moved 0\.00 m"):
+        meter.measure(*shot(texture, moved(0.9, 0.0, 0.2), 9.0))
+    with pytest.raises(NoMeasurement, match="more than 2 s apart"):
+        meter.measure(*shot(texture, moved(1.4, 0.0, 0.2), 12.0))
+    assert meter.measure(*shot(texture, moved(1.9, 0.0, 0.2), 12.2)).scale.factor == pytest.approx(3, rel=0.03)
 
 
 def test_a_blank_scene_says_nothing(texture):

@@ -31,6 +31,19 @@ def test_uncertainty_grows_with_age_until_the_end():
     assert track.age_s(14.1) == pytest.approx(4.1)
 
 
+def test_what_has_not_changed_grows_no_older():
+    track = Track(0.1, 5.0)
+    track.hold(0.0)
+    assert track.scale(0.0) is None
+    track.update(seen(2.0), 0.0)
+    for time_s in range(1, 60, 3):
+        track.hold(float(time_s))
+    assert track.scale(58.0).sigma == pytest.approx(0.1)
+    assert track.scale(59.0).sigma == pytest.approx(np.hypot(0.1, 0.1))
+    track.hold(70.0)
+    assert track.scale(70.0) is None  # it had ended
+
+
 def test_two_measurements_far_apart_are_averaged_by_their_variances():
     """Two equal ones 2 s apart without drift: the mean of the logarithms, and sigma over the root of 2."""
     track = Track(0.0, 100)

@@ -57,6 +57,40 @@ def colour_range_upside_down(bundle, tmp_path):
     return {"model": bundle.path, "color_min_depth": 10, "color_max_depth": 5}, ["color_max_depth is 5.0"]
 
 
+def relative_bundle_without_a_source(bundle, tmp_path):
+    file = bundle.path / "bundle.yaml"
+    file.write_text(file.read_text().replace("kind: metric", "kind: scale_invariant"))
+    return {"model": bundle.path}, [
+        "cannot configure", "bundle.yaml: kind is 'scale_invariant'", "set scale.source to fixed or camera_height or range",
+    ]  # fmt: skip
+
+
+def unknown_source_of_scale(bundle, tmp_path):
+    return {"model": bundle.path, "scale.source": "lidar"}, ["scale.source is 'lidar'", "camera_height, range, odometry"]
+
+
+def height_that_is_not_given(bundle, tmp_path):
+    return {"model": bundle.path, "scale.source": "camera_height"}, ["scale.camera_height is 0", "[m]"]
+
+
+def pose_that_is_none(bundle, tmp_path):
+    return {"model": bundle.path, "scale.sensor_pose": "1 2 3"}, [
+        "scale.sensor_pose is '1 2 3'",
+        "x y z [m] roll pitch yaw [rad]",
+    ]
+
+
+def unknown_scale_parameter(bundle, tmp_path):
+    return {"model": bundle.path, "scale.camera_hight": 1.5}, [
+        "'scale.camera_hight' is unknown", "did you mean 'scale.camera_height'",
+    ]  # fmt: skip
+
+
+def unknown_qos_of_a_range(bundle, tmp_path):
+    parameters = {"model": bundle.path, "scale.source": "range", "qos_overrides./range/points.subscription.depth": "many"}
+    return parameters, ["cannot activate", "/range/points", "depth"]
+
+
 def unknown_qos_of_a_publisher(bundle, tmp_path):
     return {"model": bundle.path, "qos_overrides./points.publisher.reliability": "besteffort"}, [
         "cannot configure", "/points", "`reliability`: `besteffort`", "best_effort",
@@ -72,7 +106,9 @@ def unknown_qos_of_a_subscription(bundle, tmp_path):
     [
         missing_bundle, wrong_hash, unknown_bundle_key, unknown_engine, unknown_precision,
         precision_that_the_engine_has_not, unknown_parameter, parameter_out_of_range, parameter_of_wrong_type,
-        colour_range_upside_down, unknown_qos_of_a_publisher, unknown_qos_of_a_subscription,
+        colour_range_upside_down, relative_bundle_without_a_source, unknown_source_of_scale, height_that_is_not_given,
+        pose_that_is_none, unknown_scale_parameter, unknown_qos_of_a_range, unknown_qos_of_a_publisher,
+        unknown_qos_of_a_subscription,
     ],
 )  # fmt: skip
 def test_start_fails_with_one_clear_line(start, make_bundle, tmp_path, fault):

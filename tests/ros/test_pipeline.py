@@ -12,6 +12,7 @@ from depth_ros.engines import EngineError, EngineOptions, load_engine
 from depth_ros.engines.onnxrt import open_on_cpu
 from depth_ros.estimator import Estimator
 from depth_ros.graphs import frame_graph
+from depth_ros.ros.camera_answerer import CameraAnswerer
 from depth_ros.ros.params import NodeParams
 from depth_ros.ros.pipeline import Pipeline
 
@@ -67,15 +68,16 @@ def answer(pipeline, image, info):
 
 @pytest.fixture
 def pipeline(device):
-    return Pipeline(Estimator(device._bundle, device), {"depth/image_rect": Publisher()}, warn=lambda text: None)
+    answerer = CameraAnswerer(Estimator(device._bundle, device), lambda text: None)
+    return Pipeline(answerer, {"depth/image_rect": Publisher()})
 
 
 def test_another_camera_gives_back_what_the_one_before_held(pipeline, device):
     for size in ((160, 90), (80, 60)):
         assert answer(pipeline, *message(*size))
         assert device.open == [size]
-    pipeline.close()
-    pipeline.close()
+    pipeline.answerer.close()
+    pipeline.answerer.close()
     assert device.open == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,8 +16,9 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 from corridor import make_texture, moved, shot
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
-from harness import NODE, depth_array, image_message, info_message, stamp, wall
+from harness import NODE, Client, depth_array, image_message, info_message, stamp, wall
 from nav_msgs.msg import Odometry
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, LaserScan, PointCloud2, PointField, Range
 
 from depth_ros.ros import range_messages
@@ -24,7 +26,7 @@ from depth_ros.ros.extrinsics import Extrinsics
 from depth_ros.ros.params import ScaleParams
 from depth_ros.ros.scaling import Scaling
 from depth_ros.scale.poses import OPTICAL_T_BODY, pose_from_text
-from depth_ros.types import InputError
+from depth_ros.types import DepthPrediction, InputError
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 INTERFACES = (Path(__file__).resolve().parents[2] / "docs" / "interfaces.md").read_text(encoding="utf-8")
@@ -100,8 +102,9 @@ class States:
         return {item.key: item.value for item in status.values}
 
 
-def start_scaled(start, bundle, source, **scale):
-    parameters = {"scale.source": source, "scale.sensor_pose": AT_CAMERA} | {f"scale.{k}": v for k, v in scale.items()}
+def start_scaled(start, bundle, source, cameras=None, **scale):
+    parameters = {"camera_names": cameras} if cameras else {}
+    parameters |= {"scale.source": source, "scale.sensor_pose": AT_CAMERA} | {f"scale.{k}": v for k, v in scale.items()}
     return start(NODE, model=bundle.path, **parameters).wait_ready()
 
 
@@ -161,6 +164,25 @@ def test_a_relative_bundle_waits_for_its_scale_and_says_what_to_remap(start, cli
     assert "nothing heard on /range/scan, /range/range, /range/points, /range/depth: remap" in process.lines("ERROR")[0]
     states.wait(WARN, "no scale yet: nothing heard on /range/scan")
     assert not client.received["depth/image_rect"]
+
+
+def test_each_camera_has_its_own_scale(start, make_bundle):
+    """Two cameras on one engine see the same; front has a scan, left has none, until it has one of another scale."""
+    start_scaled(start, make_bundle(kind="scale_invariant"), "range", cameras="[front, left]")
+    front, left = Client("front"), Client("left")
+    for client in (front, left):
+        client.listen("depth/image_rect")
+    Sensor(front, "range/scan", scan())
+    for _ in range(3):
+        left.send(scene(), info_message())
+        (depth,) = front.ask(scene(), info_message(), "depth/image_rect")
+        assert np.median(depth_array(depth) / true_depth(np.arange(128))) == pytest.approx(1, abs=0.02)
+    assert not left.received["depth/image_rect"]
+    Sensor(left, "range/scan", scan(to_metres=lambda unit: 0.5 * unit))
+    (depth,) = left.ask(scene(), info_message(), "depth/image_rect")
+    assert np.median(depth_array(depth) / true_depth(np.arange(128), lambda unit: 0.5 * unit)) == pytest.approx(1, abs=0.02)
+    for client in (front, left):
+        client.close()
 
 
 def test_a_cloud_gives_scale_and_shift_to_an_affine_bundle(start, client, make_bundle):
@@ -274,6 +296,13 @@ def test_odometry_gives_the_scale_of_one_of_several_cameras(client, scaling):
     assert 0.02 <= scale.sigma < 0.1  # never surer than odometry itself
     status = one.status()
     assert (status.level, status.values["source"]) == (OK, "odometry")
+    # It stops for longer than the time-out: what it knew is as sure as before.
+    for k in range(1, 300):
+        publisher.publish(odometry(newest_ns / 1e9 + 0.05 * k, 1.5 * (0.05 * 39 - 0.1)))
+        client.spin_until(lambda k=k: one._input._history.newest_ns() >= newest_ns + k * 50_000_000 - 1000, "odometry heard")
+    stands = [shot(make_texture(), moved(2.775), 101.85 + 0.5 * k)[:2] for k in range(29)]
+    later = [one.scale_for(*item) for item in stands]
+    assert later[-1].sigma < 1.2 * later[2].sigma
 
 
 def test_a_sonar_measures_with_one_value(client, scaling):
@@ -341,6 +370,28 @@ def transform(parent, child, x, yaw):
     message.transform.translation.x = x
     message.transform.rotation.z, message.transform.rotation.w = float(np.sin(yaw / 2)), float(np.cos(yaw / 2))
     return message
+
+
+def test_images_without_stamps_age_by_the_clock(client, scaling):
+    one = scaling(source="camera_height", camera_height=1.5, timeout_s=0.3)
+    frame, prediction, _ = shot(make_texture(), moved(), 0.0)
+    assert one.scale_for(frame, prediction).factor == pytest.approx(3.0, rel=0.02)
+    blind = DepthPrediction(np.full_like(prediction.depth, 5.0), prediction.sigma, prediction.camera)  # a wall before the lens
+    time.sleep(0.4)
+    with pytest.raises(InputError, match=r"no scale from camera_height.*tilted"):
+        one.scale_for(frame, blind)
+    assert one.status().level == ERROR
+
+
+def test_tf_static_is_heard(client):
+    """Where tf2_msgs is: it is in a ROS 2 install, and not on PyPI."""
+    kind = pytest.importorskip("tf2_msgs.msg", reason="needs a ROS 2 install").TFMessage
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    client.node.create_publisher(kind, "/tf_static", latched).publish(kind(transforms=[transform("camera", "laser", 0.5, 0.0)]))
+    extrinsics = Extrinsics(client.node, "")
+    found = client.spin_until(lambda: extrinsics.optical_T("camera", "laser") is not None, "the transform heard")
+    assert found
+    extrinsics.close()
 
 
 # ---- messages
