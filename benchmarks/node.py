@@ -15,6 +15,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -99,24 +101,40 @@ def time_engine(model: bundle.ModelBundle, name: str, threads: int, count: int =
 def measure(load: Load, node_arguments: list[str], seconds: float, engine_ms: float) -> dict[str, Any]:
     """One row: latency, drops, processor and memory of the node under a load. Raises SessionError."""
     with tempfile.TemporaryDirectory(prefix="node_") as name:
-        folder = Path(name)
-        start = partial(_start, folder, environment(folder))
-        several = ["-p", f"camera_names:=[{', '.join(load.names)}]"] if load.names else []
-        listener = start("listener", ["benchmarks.node_traffic", "listen", str(folder / "receipts.csv"), *load.names])
-        node = start("node", ["depth_ros.ros.node", *node_arguments, *several])
-        children = [listener, node]
-        try:
-            _wait_ready(node)
-            words = [load.width, load.height, load.rate_hz, seconds, *load.names]
-            children.append(start("cameras", ["benchmarks.node_traffic", "send", *map(str, words)]))
-            used = _watch(node, children[-1], seconds)
-        finally:
-            killed = stop(children[::-1])
-        if killed:
-            raise SessionError(f"{', '.join(killed)} had to be killed")
-        said = json.loads((folder / "cameras.txt").read_text(encoding="utf-8").strip().splitlines()[-1])
-        receipts = _read(folder / "receipts.csv")
+        with traffic(load, node_arguments, seconds, Path(name)) as (node, cameras):
+            used = _watch(node, cameras, seconds)
+        said, receipts = read_traffic(Path(name))
     return _row(load, said, used, receipts, engine_ms)
+
+
+@contextmanager
+def traffic(load: Load, node_arguments: list[str], seconds: float, folder: Path) -> Iterator[tuple[Child, Child]]:
+    """Run listener, node and cameras that send for a time; give node and cameras, and stop all three. Raises SessionError.
+
+    What they write into `folder` is read by read_traffic().
+    """
+    start = partial(_start, folder, environment(folder))
+    several = ["-p", f"camera_names:=[{', '.join(load.names)}]"] if load.names else []
+    children = [
+        start("listener", ["benchmarks.node_traffic", "listen", str(folder / "receipts.csv"), *load.names]),
+        start("node", ["depth_ros.ros.node", *node_arguments, *several]),
+    ]
+    try:
+        _wait_ready(children[1])
+        words = [load.width, load.height, load.rate_hz, seconds, *load.names]
+        children.append(start("cameras", ["benchmarks.node_traffic", "send", *map(str, words)]))
+        yield children[1], children[2]
+    finally:
+        killed = stop(children[::-1])
+    if killed:
+        raise SessionError(f"{', '.join(killed)} had to be killed")
+
+
+def read_traffic(folder: Path) -> tuple[dict[str, float], list[tuple[str, int, int]]]:
+    """What the cameras say they sent, and topic, stamp [ns] and receipt [ns] of every answer."""
+    said = json.loads((folder / "cameras.txt").read_text(encoding="utf-8").strip().splitlines()[-1])
+    with (folder / "receipts.csv").open(newline="", encoding="utf-8") as stream:
+        return said, [(topic, int(stamp), int(receipt)) for topic, stamp, receipt in csv.reader(stream)]
 
 
 def _row(load: Load, said: dict[str, float], used: dict[str, float], receipts: list[Any], engine_ms: float) -> dict[str, Any]:
@@ -162,11 +180,6 @@ def _wait_ready(node: Child) -> None:
         time.sleep(0.1)
 
 
-def _read(file: Path) -> list[tuple[str, int, int]]:
-    with file.open(newline="", encoding="utf-8") as stream:
-        return [(topic, int(stamp), int(receipt)) for topic, stamp, receipt in csv.reader(stream)]
-
-
 HEAD = f"{'size':>10}{'Hz':>5}{'cameras':>9}{'sent/s':>8}{'dropped':>9}{'p50 [ms]':>10}{'p95 [ms]':>10}{'CPU %':>7}{'MB':>7}"
 
 
@@ -180,7 +193,8 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def _size(text: str) -> tuple[int, int]:
+def image_size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT of a command line."""
     width, _, height = text.partition("x")
     return int(width), int(height)
 
@@ -189,7 +203,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "default", help="bundle (default: models/default)")
     sizes = [(640, 480), (1280, 720), (1920, 1080)]
-    parser.add_argument("--sizes", type=_size, nargs="+", default=sizes, help="of the images (default: 480, 720 and 1080 rows)")
+    parser.add_argument(
+        "--sizes", type=image_size, nargs="+", default=sizes, help="of the images (default: 480, 720 and 1080 rows)"
+    )
     parser.add_argument("--rates", type=float, nargs="+", default=[10, 30, 60], help="images per second and camera")
     parser.add_argument("--cameras", type=int, nargs="+", choices=(1, 2, 3, 4), default=[1, 2, 4], help="how many")
     parser.add_argument("--seconds", type=float, default=8.0, help="of sending, per combination (default: %(default)g)")

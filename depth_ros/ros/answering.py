@@ -39,7 +39,7 @@ class Answering:
     ) -> None:  # fmt: skip
         self.paused = False
         self._node, self._values = node, values
-        self._warned: set[Camera] = set()  # of their silence
+        self._silent: set[Camera] = set()  # as far as it is logged
         self._engine_in_use = threading.Lock()  # by the worker, or by whoever replaces it
         self._scalings: dict[Camera, Scaling] = {}
         self._pipelines: dict[Camera, Pipeline] = {}
@@ -54,7 +54,7 @@ class Answering:
                 self._pipelines[camera] = Pipeline(answerer, camera.publishers)
                 self._undo.insert(0, camera.unsubscribe)
                 camera.subscribe(self._hand_over)
-        except InputError:
+        except Exception:
             self.close()
             raise
         diagnostics.watch(cameras, self._worker.dropped, lambda camera: self._scalings[camera].status(), lambda: self.paused)
@@ -138,8 +138,10 @@ class Answering:
     def _report(self, meters: Mapping[Camera, Meter]) -> None:
         for camera, meter in meters.items():
             said = f"{camera.name}: " if camera.name else ""
-            if not camera.health.received and camera not in self._warned:
-                self._warned.add(camera)
+            if not camera.is_silent():
+                self._silent.discard(camera)
+            elif camera not in self._silent:
+                self._silent.add(camera)
                 self._node.get_logger().warning(f"{said}{camera.silence()}")
             figures = meter.read(self._worker.dropped(camera))
             if figures:

@@ -6,10 +6,11 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any, TypeAlias
 
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible, qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from depth_ros.engines import EngineError
@@ -46,7 +47,7 @@ class Camera:
     def __init__(self, node: LifecycleNode, name: str, values: Callable[[], NodeParams]) -> None:
         self.name = name
         self.health = Health()
-        self.incompatible: dict[str, str] = {}  # topic -> which QoS keeps a publisher or subscriber from it
+        self._mismatches: dict[str, str] = {}  # topic -> which QoS kept a publisher or subscriber from it
         self._node = node
         self._values = values  # of now
         self.prefix = f"{name}/" if name else ""
@@ -57,7 +58,7 @@ class Camera:
         try:
             for topic, kind in OUTPUTS.items():
                 self.publishers[topic] = self._advertise(kind, topic)
-        except InputError:
+        except Exception:
             self.close()
             raise
 
@@ -94,6 +95,12 @@ class Camera:
         """Whether a camera_info has come."""
         return self._info is not None
 
+    @property
+    def incompatible(self) -> dict[str, str]:
+        """By topic, which QoS keeps a publisher or subscriber from it, as long as that one is there."""
+        self._mismatches = {topic: text for topic, text in self._mismatches.items() if self._is_mismatched(topic)}
+        return self._mismatches
+
     def image_topic(self) -> tuple[type, str]:
         """Return type and name of the images' topic; that of compressed ones stands below the one they were made from."""
         topic = self.prefix + "image"
@@ -115,6 +122,10 @@ class Camera:
             return self.silence()
         return "" if self._info else self._no_info()
 
+    def is_silent(self) -> bool:
+        """Whether no image has come yet, or none any more."""
+        return not self.health.received or self.health.silent_s() > SILENT_S
+
     def silence(self) -> str:
         """Say since when there is no image, why as far as can be seen from here, and what to do."""
         topic = self._image_name()
@@ -128,8 +139,9 @@ class Camera:
 
     def _cause(self, topic: str, kind: type, remedy: str) -> str:
         """Why nothing comes on an input; `remedy` is what to do about a topic of another type."""
-        if topic in self.incompatible:
-            return self.incompatible[topic]
+        mismatch = self.incompatible.get(topic)
+        if mismatch:
+            return mismatch
         senders = self._node.get_publishers_info_by_topic(topic)
         wanted = f"sensor_msgs/msg/{kind.__name__}"
         others = sorted({sender.topic_type for sender in senders} - {wanted})
@@ -165,8 +177,18 @@ class Camera:
     def _note_incompatible(self, topic: str, other: str, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
         text = f"a {other} has incompatible QoS ({policy}), so that nothing passes: change its {policy}, or ours by qos_overrides"
-        self.incompatible[topic] = text
+        self._mismatches[topic] = text
         self._node.get_logger().warning(f"'{topic}': {text}")
+
+    def _is_mismatched(self, topic: str) -> bool:
+        """Whether a publisher and a subscription that are there, one of them ours, cannot be connected."""
+        ends = product(self._node.get_publishers_info_by_topic(topic), self._node.get_subscriptions_info_by_topic(topic))
+        ours = self._node.get_name(), self._node.get_namespace()
+        return any(
+            ours in ((sender.node_name, sender.node_namespace), (receiver.node_name, receiver.node_namespace))
+            and qos_check_compatible(sender.qos_profile, receiver.qos_profile)[0] == QoSCompatibility.ERROR
+            for sender, receiver in ends
+        )
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._info = info

@@ -30,7 +30,7 @@ class Health:
         self.refusal = ""  # why the last of them could not
         self.jumps = 0  # how often time jumped back
         self.invalid_share = 0.0  # of the last answer's pixels, those that are NaN
-        self._started_s = self._received_s = clock()
+        self._received_s = clock()
         self._stamp_ns = self._age_ns = 0  # of the last image, and its age when it arrived
         self._latencies_ns: deque[int] = deque(maxlen=KEPT_ANSWERS)
         self._inferences_ms: deque[float] = deque(maxlen=KEPT_ANSWERS)

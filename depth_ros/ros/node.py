@@ -89,8 +89,9 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             warm_up(self._estimator, len(self._cameras))
             self._answering = Answering(self, self._cameras, self._estimator, self._diagnostics, lambda: self.params)
         except (EngineError, InputError) as error:
-            self._stop()
             return self._fail(f"cannot activate: {error}")
+        except Exception:  # as above
+            return self._fail(f"cannot activate: {traceback.format_exc()}")
         return super().on_activate(state)  # the publishers
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -63,7 +63,7 @@ class Child:
 
     def note_shared_memory(self) -> None:
         """Remember in `shared_memory` which Fast DDS files the process uses; asked in vain once it has ended."""
-        self.shared_memory |= _mapped(self.pid)
+        self.shared_memory |= shared_memory_of(self.pid)
 
     def poll(self) -> int | None:
         """Exit code, or None while it runs."""
@@ -166,7 +166,8 @@ def stop(children: Sequence[Child]) -> list[str]:
     return killed
 
 
-def _mapped(pid: int) -> set[Path]:
+def shared_memory_of(pid: int) -> set[Path]:
+    """Return the shared-memory files of Fast DDS that a process has mapped; none once it has ended."""
     with suppress(OSError):
         maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
         return {Path(path) for path in re.findall(rf"{SHARED_MEMORY}/(?:sem\.)?fastrtps_\S+", maps)}
@@ -175,7 +176,7 @@ def _mapped(pid: int) -> set[Path]:
 
 def _remove_unused(segments: set[Path]) -> None:
     """Remove what a killed process has left behind, unless somebody else uses it."""
-    used = {file for process in Path("/proc").glob("[0-9]*") for file in _mapped(int(process.name))}
+    used = {file for process in Path("/proc").glob("[0-9]*") for file in shared_memory_of(int(process.name))}
     for file in segments - used:
         for leftover in (file, file.with_name(f"{file.name}_el"), file.with_name(f"sem.{file.name}_mutex")):
             with suppress(PermissionError):  # another user's, so not ours to remove

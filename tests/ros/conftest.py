@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from harness import Client, RosProcess
+    from harness import Client, RosProcess, States
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,3 +54,11 @@ def client() -> Iterator[Client]:
     instance = Client()
     yield instance
     instance.close()
+
+
+@pytest.fixture
+def states(client: Client) -> States:
+    """What nodes say of themselves on /diagnostics."""
+    from harness import States
+
+    return States(client)

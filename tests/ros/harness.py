@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -60,8 +61,12 @@ def _files_in_use() -> set[str]:
 
 def left_in_shared_memory(before: set[str]) -> set[str]:
     """Files of Fast DDS that nobody uses and that were not there before; other processes may have come meanwhile."""
-    left = shared_memory_files() - before - _files_in_use()
-    return left & shared_memory_files()
+    return unused(shared_memory_files() - before)
+
+
+def unused(files: set[str]) -> set[str]:
+    """Those of shared-memory files that are there and that no living process uses."""
+    return {file for file in files - _files_in_use() if Path(file).exists()}
 
 
 def handles_signals(pid: int) -> bool:
@@ -201,6 +206,27 @@ class Client:
         self.spin_until(future.done, f"answer of {service}")
         self.node.destroy_client(client)
         return future.result()
+
+
+class States:
+    """Every DiagnosticStatus published since, oldest first."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.seen: list[DiagnosticStatus] = []
+        client.node.create_subscription(DiagnosticArray, "/diagnostics", lambda message: self.seen.extend(message.status), 10)
+
+    def find(self, name: str, level: bytes, text: str, since: int = 0) -> list[DiagnosticStatus]:
+        """Those of a name and level whose message has a text, from the number `since` on."""
+        return [s for s in self.seen[since:] if s.name == name and s.level == level and text in s.message]
+
+    def wait(self, name: str, level: bytes, text: str, since: int = 0) -> DiagnosticStatus:
+        """The last such status, once there is one."""
+
+        def complaint() -> str:
+            return f"{name} {level!r} {text}; got {[(s.name, s.level, s.message) for s in self.seen[since:]]}"
+
+        return self._client.spin_until(lambda: self.find(name, level, text, since), complaint)[-1]
 
 
 def image_message(pixels: np.ndarray, encoding: str, padding: int = 0, is_bigendian: bool = False) -> Image:

@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from harness import NODE, Client, image_message, info_message, wall
+from diagnostic_msgs.msg import DiagnosticStatus
+from harness import NODE, image_message, info_message, wall
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
@@ -28,27 +28,6 @@ from depth_ros.ros.params import NodeParams
 
 INTERFACES = (Path(__file__).resolve().parents[2] / "docs" / "interfaces.md").read_text(encoding="utf-8")
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-
-
-@pytest.fixture
-def states(client):
-    """Every state published so far, as (name, status), oldest first; and one to wait for."""
-    return States(client)
-
-
-class States:
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.seen: list[DiagnosticStatus] = []
-        client.node.create_subscription(DiagnosticArray, "/diagnostics", lambda message: self.seen.extend(message.status), 10)
-
-    def wait(self, name: str, level: bytes, text: str) -> DiagnosticStatus:
-        def found() -> list[DiagnosticStatus]:
-            return [s for s in self.seen if s.name == name and s.level == level and text in s.message]
-
-        return self.client.spin_until(
-            found, lambda: f"{name} {level!r} {text}; got {[(s.name, s.level, s.message) for s in self.seen]}"
-        )[-1]
 
 
 def values(status: DiagnosticStatus) -> dict[str, str]:

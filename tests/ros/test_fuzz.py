@@ -21,6 +21,7 @@ from depth_ros.answers import answer_together
 from depth_ros.engines import EngineOptions, load_engine
 from depth_ros.estimator import Estimator
 from depth_ros.images import ENCODINGS
+from depth_ros.ros.camera_answerer import CameraAnswerer
 from depth_ros.ros.params import NodeParams
 from depth_ros.ros.pipeline import FULL_RESOLUTION, Job, Pipeline
 from depth_ros.types import InputError
@@ -236,7 +237,7 @@ def test_every_message_is_answered_in_its_size_or_refused_in_one_line(make_bundl
     model = make_bundle()
     estimator = Estimator(model, load_engine(model, options=EngineOptions(threads=1)))
     publishers = {topic: Publisher() for topic in TOPICS}
-    pipeline = Pipeline(estimator, publishers, lambda text: None, on_host=bool(params.camera_names))
+    pipeline = Pipeline(CameraAnswerer(estimator, lambda text: None, on_host=bool(params.camera_names)), publishers)
     answered = 0
     for number in range(COUNT):
         job, reason = put_through(pipeline, *messages_of(random, noise), params)

@@ -68,6 +68,27 @@ def test_failed_configure_leaves_the_node_unconfigured(start, client, tmp_path):
     assert process.stop() == 0
 
 
+UNEXPECTED = """
+import sys
+from depth_ros.ros import node
+
+def fails(*arguments):
+    raise RuntimeError("nobody expects this")
+
+node.Answering = fails
+if __name__ == "__main__":
+    sys.exit(node.main())
+"""
+
+
+def test_an_error_that_nobody_expects_stands_in_the_log_when_activation_fails(start, make_bundle, tmp_path):
+    (tmp_path / "unexpected_node.py").write_text(UNEXPECTED)
+    process = start("unexpected_node", env={"PYTHONPATH": str(tmp_path)}, model=make_bundle().path, engine="onnxruntime")
+    assert process.wait() == 1
+    assert any("cannot activate: Traceback" in line for line in process.lines("ERROR"))
+    assert "RuntimeError: nobody expects this" in process.log()
+
+
 def test_impossible_transition_does_not_end_the_node(start, client, make_bundle):
     process = start(NODE, model=make_bundle().path, autostart=False)
     assert not change(client, Transition.TRANSITION_ACTIVATE)
