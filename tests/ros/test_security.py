@@ -1,15 +1,20 @@
-"""config/mono_depth.policy.xml allows what the running node does on the ROS graph: all of it, and nothing else."""
+"""config/mono_depth.policy.xml allows what the running node does on the ROS graph, and nothing else; no message names a file."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
-from harness import NODE, ROOT
+from harness import NODE, ROOT, image_message, info_message, wall
 from test_interfaces import OF_AN_INSTALL, ROWS, wait_for_node
 
 POLICY = ROOT / "config" / "mono_depth.policy.xml"
@@ -27,6 +32,7 @@ SCHEMA = {
 RULES = {"publish", "subscribe", "reply", "request", "call", "execute"}
 LEAVES = {"topic", "service", "action"}
 ASKED = {"publish": "publisher", "subscribe": "subscriber", "reply": "service", "request": "client"}
+IN_OPEN = 0x20  # of Linux' inotify
 RUNS = (
     {"scale.source": "range", "use_sim_time": True},
     {"scale.source": "odometry", "image_transport": "compressed"},
@@ -123,3 +129,40 @@ def test_the_running_node_needs_all_that_the_policy_allows_and_nothing_else(star
         process.stop()
         client.spin_until(lambda: ("mono_depth", "/") not in client.node.get_node_names_and_namespaces(), "node gone")
     assert {rule: names for rule, names in needed.items() if names} == allowed
+
+
+@pytest.fixture
+def bait(tmp_path) -> Iterator[tuple[Path, int]]:
+    """A file, and what can be read from as soon as any process opens it."""
+    file = tmp_path / "bait.jpg"
+    file.write_bytes(b"x")
+    libc = ctypes.CDLL(None, use_errno=True)
+    watch = libc.inotify_init1(os.O_NONBLOCK)
+    assert libc.inotify_add_watch(watch, bytes(file), IN_OPEN) >= 0, os.strerror(ctypes.get_errno())
+    yield file, watch
+    os.close(watch)
+
+
+def was_opened(watch: int) -> bool:
+    try:
+        return bool(os.read(watch, 4096))
+    except BlockingIOError:
+        return False
+
+
+def test_no_string_of_a_message_is_opened_as_a_file(start, client, make_bundle, bait):
+    file, watch = bait
+    process = start(NODE, model=make_bundle().path, engine="onnxruntime").wait_ready()
+    named, odd = wall(), image_message(np.zeros((64, 128, 3), np.uint8), str(file))
+    named.header.frame_id = str(file)
+    client.listen("depth/image_rect", "points")
+    depth, cloud = client.ask(named, info_message(), "depth/image_rect", "points")
+    assert depth.header.frame_id == cloud.header.frame_id == str(file)
+    client.send_until(lambda: "encoding" in process.log(), odd, info_message(), "encoding refused")
+    info = info_message()
+    info.distortion_model, info.d = str(file), [0.1] * 5
+    client.send_until(lambda: "distortion" in process.log(), wall(), info, "distortion model refused")
+    assert str(file) in process.log()  # as what was found
+    assert not was_opened(watch)
+    file.read_bytes()
+    assert was_opened(watch)
