@@ -162,7 +162,7 @@ def test_no_string_of_a_message_is_opened_as_a_file(start, client, make_bundle, 
     info = info_message()
     info.distortion_model, info.d = str(file), [0.1] * 5
     client.send_until(lambda: "distortion" in process.log(), wall(), info, "distortion model refused")
-    assert str(file) in process.log()  # as what was found
+    assert str(file)[:30] in process.log()  # as what was found, shortened
     assert not was_opened(watch)
     file.read_bytes()
     assert was_opened(watch)
