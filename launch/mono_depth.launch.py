@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import List  # noqa: UP035 - launch_ros compares with this one
+from typing import List  # noqa: UP035 - the form that launch_ros documents for value_type
 
 import yaml
 from ament_index_python.packages import get_package_share_directory
