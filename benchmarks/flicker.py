@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-from benchmarks.report import describe_run, percentiles, write_report
+from benchmarks.report import describe_run, write_report
 from depth_ros import bundle
 from depth_ros.bundle import BundleError
 from depth_ros.calibration import load_calibration
@@ -26,6 +26,7 @@ from depth_ros.engines import EngineError, EngineOptions, load_engine
 from depth_ros.estimator import Estimator, upsample
 from depth_ros.memory import keep_freed_memory
 from depth_ros.temporal import TemporalFilter, TemporalOptions
+from depth_ros.tools.timing import percentiles
 from depth_ros.truth import PROTOCOL, TruthFolder, judge
 from depth_ros.types import CameraModel, DepthPrediction, Frame, InputError, UInt8Array
 

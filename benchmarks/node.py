@@ -28,13 +28,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.node_latency import describe_model, ros_arguments
-from benchmarks.report import describe_run, percentiles, write_report
+from benchmarks.report import describe_run, write_report
 from depth_ros import bundle
 from depth_ros.bundle import BundleError
 from depth_ros.engines import EngineError, EngineOptions, load_engine, one_line
 from depth_ros.memory import keep_freed_memory
 from depth_ros.tools.processes import ROOT, Child, environment, stop
 from depth_ros.tools.session import SessionError
+from depth_ros.tools.timing import percentiles
 from depth_ros.types import InputError
 
 NAMES = ("front", "left", "right", "rear")

@@ -114,7 +114,7 @@ def test_colcon_build_installs_what_ros_looks_for(installed):
     share = installed / "share" / "depth_ros"
     for name in (
         "package.xml", "launch/mono_depth.launch.py", "config/mono_depth.yaml", "config/mono_depth.rviz",
-        "config/fastdds_shm.xml", "models/default/model.onnx", "models/default/bundle.yaml",
+        "config/fastdds_shm.xml", "config/mono_depth.policy.xml", "models/default/model.onnx", "models/default/bundle.yaml",
     ):  # fmt: skip
         assert (share / name).is_file(), name
     assert (installed / "share" / "ament_index" / "resource_index" / "packages" / "depth_ros").is_file()

@@ -27,7 +27,7 @@ RVIZ_TYPES = {
 }
 ARGUMENTS = {
     "namespace", "image_topic", "camera_info_topic", "params_file", "model", "engine", "use_rviz", "use_sim_time", "log_level",
-    "autostart", "precision", "build_if_missing",
+    "autostart", "precision", "build_if_missing", "camera_names", "image_transport", "scale_source",
 }  # fmt: skip
 
 
@@ -177,6 +177,55 @@ def test_parameter_file_counts_and_an_argument_overrides_it(launched, start, mak
     process = start(NODE, *node_command(launched, params_file=str(file), autostart="true", use_sim_time="false"))
     process.wait_ready()
     assert "model 'probe'" in process.log()
+
+
+def test_several_cameras_each_below_its_name(launched, start, make_bundle):
+    given = {"model": str(make_bundle().path), "camera_names": "[front, rear]", "image_topic": "image_raw"}
+    started, values = nodes(launched, **given)
+    (rviz,) = (node for node in started if node.kwargs["package"] == "rviz2")
+    assert resolve(rviz.kwargs["namespace"], values) == "front"
+    assert dict(rviz.kwargs["remappings"])["image"] == "image_raw"
+    start(NODE, *node_command(launched, **given)).wait_ready()
+    client = Client()
+    try:
+        for name, metres in (("rear", 7.0), ("front", 5.0)):
+            topic = f"/{name}/depth/image_rect"
+            client.images = client.node.create_publisher(OUTPUTS["depth/image_rect"], f"/{name}/image_raw", 5)
+            client.infos = client.node.create_publisher(OUTPUTS["depth/camera_info"], f"/{name}/camera_info", 5)
+            client.listen(topic, types={topic: OUTPUTS["depth/image_rect"]})
+            (depth,) = client.ask(wall(metres=metres), info_message(), topic)
+            np.testing.assert_allclose(depth_array(depth), metres, rtol=1e-6)
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"camera_names": "front"}, r"camera_names is 'front'; expected a list of names, as \[front, rear\]"),
+        ({"camera_names": "[1, 2]"}, "expected a list of names"),
+        ({"camera_names": "[front]", "image_topic": "/front/image_raw"}, "begins with a slash.*: 'image_raw'"),
+    ],
+)
+def test_names_that_would_not_do_what_is_meant_are_refused(launched, given, said):
+    with pytest.raises(ValueError, match=said):
+        nodes(launched, **given)
+
+
+def test_transport_and_scale_source_reach_the_node(launched, start, make_bundle):
+    given = {
+        "model": str(make_bundle().path), "image_transport": "compressed", "scale_source": "range",
+        "image_topic": "/cam/image_raw",
+    }  # fmt: skip
+    start(NODE, *node_command(launched, **given)).wait_ready()
+    client = Client()
+    try:
+        subscribed = client.node.get_subscriptions_info_by_topic
+        for topic in ("/cam/image_raw/compressed", "/range/scan"):
+            client.spin_until(lambda t=topic: subscribed(t), f"subscribed {topic}")
+        assert not subscribed("/cam/image_raw")
+    finally:
+        client.close()
 
 
 def test_simulated_time_reaches_rviz_too(launched):
