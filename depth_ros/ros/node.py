@@ -12,6 +12,7 @@ from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -53,7 +54,8 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         self._answering: Answering | None = None  # while active
         self._diagnostics = Diagnostics(self)
         self.create_service(SetBool, "~/pause", self._pause)
-        self.create_service(Trigger, "~/reload", self._reload)
+        # In a group of its own, since a group waits for its callback to end, and images must not.
+        self.create_service(Trigger, "~/reload", self._reload, callback_group=MutuallyExclusiveCallbackGroup())
 
         # rclpy lets an impossible transition end the process, its client without an answer
         self._service_change_state.callback = partial(self._change_state, self._service_change_state.callback)

@@ -92,6 +92,46 @@ def test_another_model_is_taken_at_reload_and_no_image_is_lost(start, client, ma
     assert depths[-1] == pytest.approx(2.5)
 
 
+SLOW_LOADING = """
+import sys, time
+from depth_ros import engines
+from depth_ros.engines import onnxrt
+from depth_ros.ros import node
+
+loads = []
+
+def load(bundle, options, name):
+    loads.append(bundle)
+    if len(loads) > 1:
+        print("LOADING", flush=True)
+        time.sleep(3)
+        print("LOADED", flush=True)
+    return onnxrt.load(bundle, options, "onnxruntime")
+
+engines.ENGINES["slow"] = "slow_loading_node"
+if __name__ == "__main__":
+    sys.modules["slow_loading_node"] = sys.modules["__main__"]
+    sys.exit(node.main())
+"""
+
+
+def test_the_old_model_answers_while_the_new_one_takes_its_time(start, client, make_bundle, tmp_path):
+    (tmp_path / "slow_loading_node.py").write_text(SLOW_LOADING)
+    settings = {"env": {"PYTHONPATH": str(tmp_path)}, "model": make_bundle().path, "engine": "slow"}
+    node = start("slow_loading_node", **settings).wait_ready()
+    client.listen("depth/image_rect")
+    client.ask(wall(), info_message(), "depth/image_rect")
+    service = client.node.create_client(Trigger, "/mono_depth/reload")
+    client.spin_until(service.service_is_ready, "service")
+    futures = [service.call_async(Trigger.Request()) for _ in range(2)]
+    client.spin_until(lambda: "LOADING" in node.log(), "start of the loading")
+    for _ in range(3):
+        client.ask(wall(), info_message(), "depth/image_rect")
+    assert "LOADED" not in node.log()
+    client.spin_until(lambda: all(future.done() for future in futures), "both answers")  # one after the other
+    assert all(future.result().success for future in futures)
+
+
 def test_a_model_that_cannot_be_loaded_leaves_the_old_one_at_work(start, client, make_bundle):
     model = make_bundle()
     node = start(NODE, model=model.path).wait_ready()
