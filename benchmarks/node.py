@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.node_latency import describe_model, ros_arguments
+from benchmarks.node_latency import describe_model, image_size, ros_arguments
 from benchmarks.report import describe_run, write_report
 from depth_ros import bundle
 from depth_ros.bundle import BundleError
@@ -192,12 +192,6 @@ def line(row: dict[str, Any]) -> str:
         f"{size:>10}{row['rate_hz']:5g}{row['cameras']:9}{row['sent_hz']:8.1f}{share:>9}{latency['p50']:10.1f}"
         f"{latency['p95']:10.1f}{row['cpu_percent']:7.0f}{row['memory_mb']:7.0f}"
     )
-
-
-def image_size(text: str) -> tuple[int, int]:
-    """WIDTHxHEIGHT of a command line."""
-    width, _, height = text.partition("x")
-    return int(width), int(height)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
 """How long the node takes, over DDS as on a robot, beside what the engine and the middleware take alone.
 
-    python benchmarks/node_latency.py [--model models/default] [--images DIR --camera-info YAML] [--frames 300] [--rate 10]
+    python benchmarks/node_latency.py [--images DIR --camera-info YAML | --size 1242x375] [--rate 10] [--set NAME=VALUE]
 
 Four measurements of the same images in one run: (1) camera player -> node -> receiver, three processes, as in the demo;
 (2) the same with a stopwatch around the functions that the node calls; (3) camera player -> receiver, no node; (4) the engine
@@ -25,6 +25,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started as a file, Python looks only in benchmarks/
@@ -62,6 +63,7 @@ class Bench:
     frames: int
     rate_hz: float
     folder: Path  # temporary; holds image/ and camera.yaml
+    settings: dict[str, Any]  # further parameters of the node
 
     @property
     def player(self) -> dict[str, Any]:
@@ -72,7 +74,8 @@ class Bench:
     @property
     def node(self) -> list[str]:
         """ROS arguments of the node."""
-        return ros_arguments({"model": str(self.model.path.resolve()), "engine": self.engine, "threads": self.threads})
+        own = {"model": str(self.model.path.resolve()), "engine": self.engine, "threads": self.threads}
+        return ros_arguments(own | self.settings)
 
 
 def main() -> int:
@@ -105,19 +108,20 @@ def prepare(options: argparse.Namespace, folder: Path) -> Bench:
     model = bundle.load(options.model)
     camera = load_calibration(options.camera_info or CLIP / "camera.yaml")
     if not options.images:
-        camera = camera.resized(*CLIP_SIZE)
+        camera = camera.resized(*options.size)
     (folder / "image").mkdir()
     distinct = []
     for item in islice(Folder(options.images or CLIP / "image"), DISTINCT):
         pixels = np.frombuffer(item.image.data, np.uint8).reshape(item.image.height, item.image.width, 3)
         if not options.images:
-            pixels = cv2.resize(pixels, CLIP_SIZE, interpolation=cv2.INTER_CUBIC)
+            pixels = cv2.resize(pixels, options.size, interpolation=cv2.INTER_CUBIC)
         distinct.append(folder / f"{len(distinct):06d}.bmp")  # read in no time: the player is not what is measured
         cv2.imwrite(str(distinct[-1]), pixels)
     for number, file in enumerate(islice(cycle(distinct), options.frames + WARM_UP)):
         (folder / "image" / f"{number:06d}.bmp").symlink_to(file)
     save_calibration(camera, folder / "camera.yaml")
-    return Bench(model, options.engine, options.threads, options.frames, options.rate, folder)
+    settings = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in options.set)}
+    return Bench(model, options.engine, options.threads, options.frames, options.rate, folder, settings)
 
 
 def measure(bench: Bench) -> dict[str, Any]:
@@ -250,6 +254,12 @@ def ros_arguments(parameters: dict[str, Any]) -> list[str]:
     return ["--ros-args", *(word for name, value in parameters.items() for word in ("-p", f"{name}:={json.dumps(value)}"))]
 
 
+def image_size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT of a command line."""
+    width, _, height = text.partition("x")
+    return int(width), int(height)
+
+
 def _absolute(text: str) -> Path:
     return Path(text).resolve()
 
@@ -257,7 +267,13 @@ def _absolute(text: str) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=_absolute, default=ROOT / "models" / "default", help="bundle (default: models/default)")
-    parser.add_argument("--images", type=_absolute, help=f"folder of images (default: assets/street at {CLIP_SIZE})")
+    parser.add_argument("--images", type=_absolute, help="folder of images (default: assets/street)")
+    parser.add_argument(
+        "--size", type=image_size, default=CLIP_SIZE, help="to which assets/street is enlarged (default: 1242x375)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="parameter of the node, as YAML; repeatable"
+    )
     parser.add_argument("--camera-info", type=_absolute, help="their ROS camera calibration YAML")
     parser.add_argument("--frames", type=int, default=300, help="images that count (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=10.0, help="images per second (default: %(default)g)")

@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.node import DEPTH, Load, image_size, read_traffic, traffic
-from benchmarks.node_latency import describe_model, ros_arguments
+from benchmarks.node import DEPTH, Load, read_traffic, traffic
+from benchmarks.node_latency import describe_model, image_size, ros_arguments
 from benchmarks.report import describe_run, write_report
 from depth_ros import bundle
 from depth_ros.bundle import BundleError
