@@ -164,8 +164,8 @@ def _reciprocal(depth: Float32Array) -> Float32Array:
 
 
 def _camera(shape: tuple[int, ...]) -> CameraModel:
-    """A camera that only has a size."""
-    return CameraModel(shape[1], shape[0], 1.0, 1.0, 0.0, 0.0)
+    """A camera of which only the size counts."""
+    return CameraModel(shape[1], shape[0], shape[1], shape[0], 0.0, 0.0)
 
 
 def align(prediction: Prediction, truth: Float32Array, valid: BoolArray, scaling: str, factor: float = 1.0) -> Prediction:
