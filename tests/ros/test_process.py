@@ -27,7 +27,7 @@ from harness import wait_until
 from rosbags.rosbag2 import StoragePlugin
 
 from depth_ros.calibration import load_calibration, save_calibration
-from depth_ros.ros import params
+from depth_ros.ros.declaration import NAMES
 from depth_ros.ros.params import NodeParams
 from depth_ros.tools import recording
 from depth_ros.tools.offline import bag, manifest
@@ -339,7 +339,7 @@ def test_a_full_disk_fails_the_input_and_leaves_nothing_that_looks_finished(wall
 
 
 def test_only_parameters_without_effect_may_change_between_runs():
-    assert set(manifest.WITHOUT_EFFECT) <= set(params.NAMES)
+    assert set(manifest.WITHOUT_EFFECT) <= set(NAMES)
 
 
 def test_a_process_that_is_killed_fails_its_own_input_only(job):
