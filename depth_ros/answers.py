@@ -34,7 +34,7 @@ class Wish:
 class Answer:
     """What was asked for of a frame; valid until the next one."""
 
-    prediction: DepthPrediction | None
+    prediction: DepthPrediction | None  # at the camera's resolution, or at the network's if the wish is small
     points: NDArray[np.void] | None  # of cloud.POINT_DTYPE, organised (rows, cols), or (N,) with a voxel size
     inference_ms: float  # of the engine, for this frame and those of its batch
     invalid_share: float  # of the pixels, those that are NaN

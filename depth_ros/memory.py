@@ -14,8 +14,7 @@ def keep_freed_memory() -> None:
     """Ask glibc to keep freed buffers for the next frame or training step; does nothing with another C library.
 
     By default every array of more than 128 KiB comes from the kernel and goes back to it, and first touching its pages
-    costs several times the arithmetic on them: 9 ms per 1242x375 frame instead of 2 ms; a training step of a ResNet-18 at
-    192x64 takes 2.0 s instead of 2.6. Call before starting threads.
+    costs several times the arithmetic on them: 9 ms per 1242x375 frame instead of 2 ms. Call before starting threads.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -54,7 +54,7 @@ class Answering:
                 self._pipelines[camera] = Pipeline(answerer, camera.publishers)
                 self._undo.insert(0, camera.unsubscribe)
                 camera.subscribe(self._hand_over)
-        except Exception:
+        except Exception:  # whatever it is: no thread and no subscription is left behind
             self.close()
             raise
         diagnostics.watch(cameras, self._worker.dropped, lambda camera: self._scalings[camera].status(), lambda: self.paused)
@@ -127,7 +127,7 @@ class Answering:
         """The job that an image is; None, and a count, for one that cannot be used: those of other cameras can."""
         try:
             return self._pipelines[camera].accept(*item, self._values())
-        except Exception as error:
+        except Exception as error:  # also a fault of ours must not cost the other cameras their answers; it is logged in full
             camera.refuse(error)
             return None
 

@@ -58,7 +58,7 @@ class Camera:
         try:
             for topic, kind in OUTPUTS.items():
                 self.publishers[topic] = self._advertise(kind, topic)
-        except Exception:
+        except Exception:  # whatever it is: no publisher is left behind
             self.close()
             raise
 

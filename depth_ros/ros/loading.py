@@ -11,7 +11,7 @@ import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from depth_ros import bundle
-from depth_ros.engines import EngineError, choose_engine
+from depth_ros.engines import Choice, EngineError, choose_engine
 from depth_ros.estimator import Estimator
 from depth_ros.ros.diagnostics import Diagnostics
 from depth_ros.ros.params import NodeParams, default_model
@@ -20,8 +20,10 @@ from depth_ros.types import InputError
 POLL_S = 0.005
 
 
-def load_estimator(params: NodeParams, logger: RcutilsLogger, diagnostics: Diagnostics, stop: threading.Event) -> Estimator:
-    """Load the bundle and its engine; say which one, and why no faster one. Raises BundleError or EngineError.
+def load_estimator(
+    params: NodeParams, logger: RcutilsLogger, diagnostics: Diagnostics, stop: threading.Event
+) -> tuple[Estimator, Choice]:
+    """Load the bundle and its engine; log which one, and why no faster one. Raises BundleError or EngineError.
 
     Also later, a build of the engine ends with SystemExit when `stop` is set.
     """
@@ -51,8 +53,7 @@ def load_estimator(params: NodeParams, logger: RcutilsLogger, diagnostics: Diagn
         raise
     shape = f"{model.kind}, {model.width}x{model.height}"
     logger.info(f"model '{model.name}' ({shape}) on engine {choice.name}: {choice.engine.describe()}")
-    diagnostics.engine_runs(choice)
-    return estimator
+    return estimator, choice
 
 
 def warm_up(estimator: Estimator, batch: int) -> None:
@@ -60,7 +61,7 @@ def warm_up(estimator: Estimator, batch: int) -> None:
     model = estimator.bundle
     try:
         estimator.engine.infer(np.zeros((batch, model.height, model.width, 3), np.uint8))
-    except Exception as error:
+    except Exception as error:  # each backend has classes of its own
         raise EngineError(f"the model does not run: {error}") from error
 
 
@@ -70,7 +71,7 @@ class Reload:
     def __init__(
         self, params: NodeParams, logger: RcutilsLogger, diagnostics: Diagnostics, stop: threading.Event, batch: int
     ) -> None:
-        self.estimator: Estimator | None = None  # warmed up
+        self.loaded: tuple[Estimator, Choice] | None = None  # warmed up
         self.reason = "stopped"  # why there is none
         self._arguments = (params, logger, diagnostics, stop)
         self._batch = batch
@@ -84,14 +85,18 @@ class Reload:
 
     def _run(self) -> None:
         try:
-            estimator = load_estimator(*self._arguments)
-            warm_up(estimator, self._batch)
+            estimator, choice = load_estimator(*self._arguments)
+            try:
+                warm_up(estimator, self._batch)
+            except EngineError:
+                estimator.engine.close()
+                raise
         except (bundle.BundleError, EngineError, InputError) as error:
             self.reason = str(error)
-        except Exception:
+        except Exception:  # on this thread nobody else would hear of it
             self.reason = traceback.format_exc()
         else:
-            self.estimator, self.reason = estimator, ""
+            self.loaded, self.reason = (estimator, choice), ""
 
 
 class RosLog(logging.Handler):

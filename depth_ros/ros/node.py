@@ -23,7 +23,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
 
 from depth_ros.bundle import BundleError
-from depth_ros.engines import EngineError, one_line
+from depth_ros.engines import Choice, EngineError, one_line
 from depth_ros.estimator import Estimator
 from depth_ros.memory import keep_freed_memory
 from depth_ros.ros.answering import STOP_TIMEOUT_S, Answering
@@ -70,7 +70,8 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and advertise the outputs; FAILURE, with the reason in the log, if it cannot be used."""
         try:
-            self._estimator = load_estimator(self.params, self.get_logger(), self._diagnostics, self._stop_build)
+            self._estimator, choice = load_estimator(self.params, self.get_logger(), self._diagnostics, self._stop_build)
+            self._diagnostics.engine_runs(choice)
             for name in self.params.camera_names or ("",):
                 self._cameras.append(Camera(self, name, lambda: self.params))
         except (BundleError, EngineError, InputError) as error:
@@ -92,7 +93,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             self._answering = Answering(self, self._cameras, self._estimator, self._diagnostics, lambda: self.params)
         except (EngineError, InputError) as error:
             return self._fail(f"cannot activate: {error}")
-        except Exception:  # as above
+        except Exception:  # rclpy would swallow this one too
             return self._fail(f"cannot activate: {traceback.format_exc()}")
         return super().on_activate(state)  # the publishers
 
@@ -169,14 +170,14 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             return response
         reload = Reload(self.params, self.get_logger(), self._diagnostics, self._stop_build, len(self._cameras))
         await reload
-        reason = self._replace(reload.estimator) if reload.estimator else reload.reason
+        reason = self._replace(*reload.loaded) if reload.loaded else reload.reason
         if reason:
             self.get_logger().error(f"cannot reload: {reason}")
             self._diagnostics.reload_failed(reason)
         response.success, response.message = not reason, reason or f"model '{self._estimator.bundle.name}' runs"
         return response
 
-    def _replace(self, estimator: Estimator) -> str:
+    def _replace(self, estimator: Estimator, choice: Choice) -> str:
         """Answer with another model from the next image on; or say why not, and close it."""
         if self._estimator is None:
             reason = "the node was cleaned up meanwhile"
@@ -184,6 +185,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             reason = f"the image in work takes more than {STOP_TIMEOUT_S:g} s"
         else:
             estimator, self._estimator, reason = self._estimator, estimator, ""
+            self._diagnostics.engine_runs(choice)
         self._close_engine(estimator)
         return reason
 

@@ -105,6 +105,6 @@ def test_values_of_the_diagnostics(start, client, make_bundle):
     table = PAGE.partition("What `frames` says:")[2].partition("### Services")[0]
     documented = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)}
     rare = {"last refusal", "incompatible QoS on <topic>"}  # tested where they occur
-    missing = lambda: f"{documented - rare - said} were never said"  # noqa: E731
-    client.send_until(lambda: documented - rare <= said, wall(), info_message(), missing)
+    common = documented - rare
+    client.send_until(lambda: common <= said, wall(), info_message(), lambda: f"{common - said} were never said")
     assert {key for key in said if not key.startswith("subscribers of ")} <= documented

@@ -110,8 +110,8 @@ def test_the_running_node_needs_all_that_the_policy_allows_and_nothing_else(star
     needed: dict[str, set[str]] = defaultdict(set)
 
     def ask() -> dict[str, set[str]]:
-        of = lambda kind: getattr(client.node, f"get_{kind}_names_and_types_by_node")("mono_depth", "/")  # noqa: E731
-        return {rule: {name for name, _ in of(kind)} for rule, kind in ASKED.items()}
+        asks = {rule: getattr(client.node, f"get_{kind}_names_and_types_by_node") for rule, kind in ASKED.items()}
+        return {rule: {name for name, _ in names_and_types("mono_depth", "/")} for rule, names_and_types in asks.items()}
 
     def missing_at_first(settings) -> set[str]:
         """What the graph has late: the policy's names less those of other settings."""

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from harness import NODE, depth_array, info_message, wall
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -140,6 +141,29 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one_at_work(start, client,
     assert not answer.success
     assert "sha256" in answer.message
     assert any("cannot reload" in line for line in node.lines("ERROR"))
+    client.listen("depth/image_rect")
+    (depth,) = client.ask(wall(), info_message(), "depth/image_rect")
+    np.testing.assert_allclose(depth_array(depth), 5.0, rtol=1e-6)
+
+
+def test_a_model_that_is_read_but_does_not_run_leaves_the_old_one_at_work_and_named(start, client, make_bundle, states, tmp_path):
+    """Its graph asks for a row that is not there, which only running it shows."""
+    model = make_bundle()
+    other = make_nearer(model, tmp_path / "nearer")
+    graph = onnx.load(other.graph_path)
+    for initialiser in graph.graph.initializer:
+        if initialiser.name == "red":
+            initialiser.CopyFrom(numpy_helper.from_array(np.int64(9), "red"))
+    onnx.save(graph, other.graph_path)
+    other = bundle.save(other, other.path)
+    start(NODE, model=model.path, engine="onnxruntime").wait_ready()
+    request = SetParameters.Request(parameters=[Parameter("model", value=str(other.path)).to_parameter_msg()])
+    assert client.call(SetParameters, "/mono_depth/set_parameters", request).results[0].successful
+    answer = reload(client)
+    assert not answer.success
+    assert "does not run" in answer.message
+    status = states.wait("mono_depth: engine", DiagnosticStatus.WARN, "the old one goes on")
+    assert (status.hardware_id, {v.key: v.value for v in status.values}["model"]) == ("probe", "probe")
     client.listen("depth/image_rect")
     (depth,) = client.ask(wall(), info_message(), "depth/image_rect")
     np.testing.assert_allclose(depth_array(depth), 5.0, rtol=1e-6)
