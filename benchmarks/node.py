@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.node_latency import describe_model, image_size, ros_arguments
+from benchmarks.node_latency import add_node_arguments, describe_model, image_size, ros_arguments
 from benchmarks.report import describe_run, write_report
 from depth_ros import bundle
 from depth_ros.bundle import BundleError
@@ -196,7 +196,6 @@ def line(row: dict[str, Any]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=ROOT / "models" / "default", help="bundle (default: models/default)")
     sizes = [(640, 480), (1280, 720), (1920, 1080)]
     parser.add_argument(
         "--sizes", type=image_size, nargs="+", default=sizes, help="of the images (default: 480, 720 and 1080 rows)"
@@ -204,10 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rates", type=float, nargs="+", default=[10, 30, 60], help="images per second and camera")
     parser.add_argument("--cameras", type=int, nargs="+", choices=(1, 2, 3, 4), default=[1, 2, 4], help="how many")
     parser.add_argument("--seconds", type=float, default=8.0, help="of sending, per combination (default: %(default)g)")
-    parser.add_argument("--engine", default="onnxruntime", help="inference backend (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="of the backend (default: one less than there are cores)")
-    out = ROOT / "benchmarks" / "results" / "node.json"
-    parser.add_argument("--out", type=Path, default=out, help="JSON to write (default: benchmarks/results/node.json)")
+    add_node_arguments(parser, "node.json")
     return parser
 
 

@@ -254,6 +254,15 @@ def ros_arguments(parameters: dict[str, Any]) -> list[str]:
     return ["--ros-args", *(word for name, value in parameters.items() for word in ("-p", f"{name}:={json.dumps(value)}"))]
 
 
+def add_node_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    """Model, engine and the JSON file, of every benchmark that starts the node; paths hold although it changes the folder."""
+    parser.add_argument("--model", type=_absolute, default=ROOT / "models" / "default", help="bundle (default: models/default)")
+    parser.add_argument("--engine", default="onnxruntime", help="inference backend (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="of the backend (default: one less than there are cores)")
+    out = ROOT / "benchmarks" / "results" / name
+    parser.add_argument("--out", type=_absolute, default=out, help=f"JSON to write (default: benchmarks/results/{name})")
+
+
 def image_size(text: str) -> tuple[int, int]:
     """WIDTHxHEIGHT of a command line."""
     width, _, height = text.partition("x")
@@ -266,7 +275,6 @@ def _absolute(text: str) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=_absolute, default=ROOT / "models" / "default", help="bundle (default: models/default)")
     parser.add_argument("--images", type=_absolute, help="folder of images (default: assets/street)")
     parser.add_argument(
         "--size", type=image_size, default=CLIP_SIZE, help="to which assets/street is enlarged (default: 1242x375)"
@@ -277,12 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--camera-info", type=_absolute, help="their ROS camera calibration YAML")
     parser.add_argument("--frames", type=int, default=300, help="images that count (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=10.0, help="images per second (default: %(default)g)")
-    parser.add_argument("--engine", default="onnxruntime", help="inference backend (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="of the backend (default: one less than there are cores)")
-    out = ROOT / "benchmarks" / "results" / "node_latency.json"
-    parser.add_argument(
-        "--out", type=_absolute, default=out, help="JSON to write (default: benchmarks/results/node_latency.json)"
-    )
+    add_node_arguments(parser, "node_latency.json")
     return parser
 
 

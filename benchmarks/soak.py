@@ -27,7 +27,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.node import DEPTH, Load, read_traffic, traffic
-from benchmarks.node_latency import describe_model, image_size, ros_arguments
+from benchmarks.node_latency import add_node_arguments, describe_model, image_size, ros_arguments
 from benchmarks.report import describe_run, write_report
 from depth_ros import bundle
 from depth_ros.bundle import BundleError
@@ -106,7 +106,6 @@ def answered_per_tenth(receipts: Sequence[tuple[str, int, int]]) -> list[int]:
 def main() -> int:
     """Command line; returns the exit code."""
     options = _parser().parse_args()
-    options.model, options.out = options.model.resolve(), options.out.resolve()
     os.chdir(ROOT)  # where the processes find their modules
     load = Load(*options.size, options.rate, options.cameras)
     seconds = 60 * options.minutes
@@ -156,15 +155,11 @@ def verdict(report: dict[str, Any]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0, help="of sending (default: %(default)g)")
-    parser.add_argument("--model", type=Path, default=ROOT / "models" / "default", help="bundle (default: models/default)")
     parser.add_argument("--size", type=image_size, default=(640, 480), help="of the images (default: 640x480)")
     parser.add_argument("--rate", type=float, default=30.0, help="images per second and camera (default: %(default)g)")
     parser.add_argument("--cameras", type=int, choices=(1, 2, 3, 4), default=1, help="how many (default: %(default)s)")
     parser.add_argument("--every", type=float, default=10.0, help="seconds between samples (default: %(default)g)")
-    parser.add_argument("--engine", default="onnxruntime", help="inference backend (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="of the backend (default: one less than there are cores)")
-    out = ROOT / "benchmarks" / "results" / "soak.json"
-    parser.add_argument("--out", type=Path, default=out, help="JSON to write (default: benchmarks/results/soak.json)")
+    add_node_arguments(parser, "soak.json")
     return parser
 
 

@@ -15,7 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run_node_latency(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "benchmarks" / "node_latency.py"), *map(str, arguments)]
+    return run("node_latency.py", *arguments)
+
+
+def run(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / program), *map(str, arguments)]
     environment = {**os.environ, "AMENT_PREFIX_PATH": os.environ.get("AMENT_PREFIX_PATH", sys.prefix)}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
 
@@ -58,3 +62,20 @@ def test_node_latency_refuses_in_one_line(arguments, complaint, tmp_path):
     assert complaint in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "latency.json").exists()
+
+
+def test_node_counts_every_image_of_every_camera(make_bundle, tmp_path):
+    model, out = make_bundle(), tmp_path / "node.json"
+    load = ("--sizes", "128x64", "--rates", "5", "--cameras", "1", "2", "--seconds", "2")
+    done = run("node.py", "--model", model.path, *load, "--out", out)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert report["model"]["sha256"] == model.sha256
+    one, two = report["rows"]
+    for row, cameras in ((one, 1), (two, 2)):
+        assert (row["width"], row["height"], row["cameras"], row["sent"]) == (128, 64, cameras, 10 * cameras)
+        assert len(row["answered_per_camera"]) == cameras
+        assert all(0 < answered <= 10 for answered in row["answered_per_camera"])
+        assert row["answered"] == sum(row["answered_per_camera"]) == row["sent"] - row["dropped"]
+        assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p95"]
+        assert row["memory_mb"] > 1
