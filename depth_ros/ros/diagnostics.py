@@ -14,6 +14,7 @@ from rclpy.qos import QoSProfile
 
 from depth_ros.engines import Choice
 from depth_ros.ros.camera import Camera
+from depth_ros.ros.declaration import qos_of
 from depth_ros.ros.health import Figures, Meter
 
 TOPIC = "/diagnostics"  # absolute: one topic for all robots' parts
@@ -46,7 +47,10 @@ class Diagnostics:
         self._namesake = ""  # what was last said of one
         self._engine = self._running = NOT_CONFIGURED
         self._frames: Callable[[], Mapping[str, Status]] = lambda: NOT_ACTIVE
-        self._publisher = node.create_publisher(DiagnosticArray, TOPIC, QoSProfile(depth=10))
+        with qos_of(node, TOPIC) as overridable:
+            self._publisher = node.create_publisher(
+                DiagnosticArray, TOPIC, QoSProfile(depth=10), qos_overriding_options=overridable
+            )
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
         node.create_timer(PERIOD_S, self._on_timer, clock=steady)
 
@@ -148,7 +152,7 @@ def _judge(camera: Camera, figures: Figures | None, paused: bool) -> tuple[bytes
         level = DiagnosticStatus.WARN if figures.answered_hz else DiagnosticStatus.ERROR
         return level, f"{figures.refused} images refused: {health.refusal}"
     if missing:
-        stopped = health.received and health.silent_s() > PERIOD_S and camera.has_info
+        stopped = health.received and camera.has_info  # so that it is the images that are missing
         return DiagnosticStatus.STALE if stopped else DiagnosticStatus.WARN, missing
     for problem in (*(f"{topic}: {text}" for topic, text in camera.incompatible.items()), health.wrong_time()):
         if problem:

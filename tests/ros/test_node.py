@@ -218,12 +218,14 @@ def test_incompatible_qos_is_reported(node, client):
 
 
 def test_qos_can_be_overridden(start, client, make_bundle):
-    override = {"qos_overrides./points.publisher.reliability": "best_effort"}
+    topics = ("/points", "/diagnostics")
+    override = {f"qos_overrides.{topic}.publisher.reliability": "best_effort" for topic in topics}
     start(NODE, model=make_bundle().path, **override).wait_ready()
     client.spin_until(lambda: client.node.count_publishers("points"), "points advertised")
     (points,) = client.node.get_publishers_info_by_topic("/points")
     (depth,) = client.node.get_publishers_info_by_topic("/depth/image_rect")
-    assert points.qos_profile.reliability.name == "BEST_EFFORT"
+    (diagnostics,) = client.node.get_publishers_info_by_topic("/diagnostics")
+    assert points.qos_profile.reliability.name == diagnostics.qos_profile.reliability.name == "BEST_EFFORT"
     assert depth.qos_profile.reliability.name == "RELIABLE"
 
 
