@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NODE = "depth_ros.ros.node"
 PLAYER = "depth_ros.ros.player"
 TIMEOUT_S = 15.0
+LEASE_S = 45.0  # asked for a node by name, the graph may first tell of one that an earlier test killed, while its lease lasts
 RESEND_S = 0.3  # best-effort images sent before the reader has matched are lost
 OUTPUTS = {
     "depth/image_rect": Image,

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from diagnostic_msgs.msg import DiagnosticArray
-from harness import NODE, info_message, wall
+from harness import LEASE_S, NODE, info_message, wall
 
 from depth_ros.tools.document_parameters import with_table
 from depth_ros.types import InputError
@@ -19,8 +19,6 @@ from depth_ros.types import InputError
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "interfaces.md").read_text(encoding="utf-8")
 OF_EVERY_NODE = ("/rosout", "/parameter_events", "/mono_depth/transition_event", "/clock")
 OF_AN_INSTALL = {"/tf_static"} if importlib.util.find_spec("tf2_msgs") is None else set()  # its messages are not on PyPI
-# Asked for by name, the graph may first tell of a node of an earlier test that was killed: for as long as its lease lasts.
-LEASE_S = 45.0
 RANGES = ("range/scan", "range/range", "range/points", "range/depth")
 ROWS = re.findall(r"^\| `([\w/]+)` \| (\w+)/(\w+) \| (in|out) \| ([\w ,]+) \|", PAGE, re.MULTILINE)
 

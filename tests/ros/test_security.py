@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
-from harness import NODE, ROOT, image_message, info_message, wall
+from harness import LEASE_S, NODE, ROOT, image_message, info_message, wall
 from test_interfaces import OF_AN_INSTALL, ROWS, wait_for_node
 
 POLICY = ROOT / "config" / "mono_depth.policy.xml"
@@ -123,11 +123,13 @@ def test_the_running_node_needs_all_that_the_policy_allows_and_nothing_else(star
     for settings in RUNS:
         process = start(NODE, model=make_bundle().path, engine="onnxruntime", **settings).wait_ready()
         wait_for_node(client)
-        client.spin_until(lambda s=settings: not missing_at_first(s), lambda s=settings: f"not there: {missing_at_first(s)}")
+        client.spin_until(
+            lambda s=settings: not missing_at_first(s), lambda s=settings: f"not there: {missing_at_first(s)}", LEASE_S
+        )
         for rule, names in ask().items():
             needed[rule] |= names
         process.stop()
-        client.spin_until(lambda: ("mono_depth", "/") not in client.node.get_node_names_and_namespaces(), "node gone")
+        client.spin_until(lambda: ("mono_depth", "/") not in client.node.get_node_names_and_namespaces(), "node gone", LEASE_S)
     assert {rule: names for rule, names in needed.items() if names} == allowed
 
 
