@@ -20,6 +20,7 @@ PLAIN = (  # the low-texture system without what is its own
 STEREO = ("data.stereo=true", "data.offsets=[[]]")
 SMOOTHER = "method.smoothness_order=both"
 MULTI_SCALE = ("method.name=low_texture", "feature.levels=[0, 1, 2]", "feature.weight=1", "feature.detach=true")
+LITE_MONO = ("network.encoder=lite_mono_8m", "network.pretrained=none")
 FEATURE_NET = ("method.name=feature_net", "data.street_views=[]")  # FeatDepth's auto-encoder by itself
 
 
@@ -167,6 +168,7 @@ SUITES: dict[str, Suite] = {
             "student": taught(),
             "no coarse to fine": taught("diffusion.steps=[3]", "diffusion.train_steps=[150]"),
             "no masked pass": taught("diffusion.masked=0"),
+            "no masked pass, twice": taught("diffusion.masked=0", "run.max_steps=300"),  # as many steps of the optimiser
             "masked in blocks": taught("diffusion.mask_block=4"),
             "no distillation": taught("diffusion.distillation=0"),
             "no filter": taught("diffusion.filter=none"),
@@ -178,11 +180,13 @@ SUITES: dict[str, Suite] = {
             "ends in noise": taught("diffusion.prediction=v", "diffusion.spacing=trailing", "diffusion.zero_terminal=true"),
             "centred logits": taught("diffusion.centre=-2.5"),
             "of a larger teacher": taught(by="larger_teacher"),
+            "of a Lite-Mono teacher": taught(by="Lite_Mono_teacher"),
         },
         lambda data: unseen_worlds("unseen streets", 96, ("street",)),
         first={
             "teacher": ("method.name=monodepth2", "run.max_steps=400"),
             "larger teacher": ("method.name=monodepth2", "run.max_steps=400", "network.decoder=monodepth2"),
+            "Lite-Mono teacher": ("method.name=monodepth2", "run.max_steps=400", *LITE_MONO),
         },
         then={
             "few steps": taught(
