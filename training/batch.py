@@ -35,7 +35,9 @@ class Batch:
     K: Tensor  # (B, 3, 3) [px]
     views: tuple[View, ...] = ()
     depth: Tensor | None = None  # (B, 1, H, W) [m]
-    valid: Tensor | None = None  # (B, 1, H, W) bool, where depth may be trusted
+    inverse: Tensor | None = None  # (B, 1, H, W) inverse depth, true up to a positive factor and a shift per sample
+    valid: Tensor | None = None  # (B, 1, H, W) bool, where depth, or inverse, may be trusted
+    dataset: Tensor | None = None  # (B,) int64, which of several mixed datasets each sample is from
 
 
 @dataclass(frozen=True)
@@ -56,22 +58,27 @@ class Sample:
     K: NDArray[np.float64]  # (3, 3) [px]
     views: tuple[SampleView, ...] = ()
     depth: NDArray[np.float32] | None = None  # (H, W) [m], not finite or 0 where unknown
+    inverse: NDArray[np.float32] | None = None  # (H, W) see Batch, not finite where unknown
+    dataset: int | None = None  # which of several mixed ones; in place of depth, such a sample has inverse
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples that all have the same views and kind of truth. Raises ValueError where they differ."""
     first = samples[0]
     order = [v.order for v in first.views]
-    if any([v.order for v in s.views] != order or (s.depth is None) != (first.depth is None) for s in samples):
+    truths = (first.depth is None, first.inverse is None)
+    if any([v.order for v in s.views] != order or (s.depth is None, s.inverse is None) != truths for s in samples):
         raise ValueError("samples of one batch differ in their views or in having truth; mix whole batches, not samples")
     image = _images([s.image for s in samples])
     K = torch.from_numpy(np.stack([s.K for s in samples])).float()
     views = tuple(_collate_view([s.views[i] for s in samples], K) for i in range(len(first.views)))
+    if first.inverse is not None:
+        return _with_inverse(Batch(image, image, K, views), samples)
     if first.depth is None:
         return Batch(image, image, K, views)
     depth = torch.from_numpy(np.stack([s.depth for s in samples]))[:, None].float()
     valid = torch.isfinite(depth) & (depth > 0)
-    return Batch(image, image, K, views, torch.where(valid, depth, 1.0), valid)
+    return Batch(image, image, K, views, depth=torch.where(valid, depth, 1.0), valid=valid)
 
 
 def to_device(item: T, device: torch.device) -> T:
@@ -85,6 +92,13 @@ def to_device(item: T, device: torch.device) -> T:
         return value
 
     return replace(item, **{f.name: move(getattr(item, f.name)) for f in fields(item)})
+
+
+def _with_inverse(batch: Batch, samples: Sequence[Sample]) -> Batch:
+    inverse = torch.from_numpy(np.stack([s.inverse for s in samples]))[:, None].float()
+    valid = torch.isfinite(inverse)
+    dataset = torch.tensor([s.dataset or 0 for s in samples])
+    return replace(batch, inverse=torch.where(valid, inverse, 0.0), valid=valid, dataset=dataset)
 
 
 def _collate_view(views: Sequence[SampleView], K: Tensor) -> View:

@@ -42,8 +42,13 @@ def flip(batch: Batch) -> Batch:
         )
         for v in batch.views
     )
-    depth, valid = (None if t is None else t.flip(3) for t in (batch.depth, batch.valid))
-    return replace(batch, image=batch.image.flip(3), input=batch.input.flip(3), K=K, views=views, depth=depth, valid=valid)
+    truth = {name: None if t is None else t.flip(3) for name, t in _truth(batch).items()}
+    return replace(batch, image=batch.image.flip(3), input=batch.input.flip(3), K=K, views=views, **truth)
+
+
+def _truth(batch: Batch) -> dict[str, Tensor | None]:
+    """The maps of a batch that are seen through its camera, by their names."""
+    return {"depth": batch.depth, "inverse": batch.inverse, "valid": batch.valid}
 
 
 def crop_and_resize(batch: Batch, zoom: float, left: float, top: float) -> Batch:
@@ -67,9 +72,8 @@ def crop_and_resize(batch: Batch, zoom: float, left: float, top: float) -> Batch
     K[:, :2, 2] = (batch.K[:, :2, 2] - torch.tensor([x, y], device=K.device) + 0.5) * scale - 0.5
     image, *others = (cut(item.image) for item in (batch, *batch.views))
     views = tuple(replace(v, image=other, input=other, K=K) for v, other in zip(batch.views, others, strict=True))
-    depth = None if batch.depth is None else nearest(batch.depth)
-    valid = None if batch.valid is None else nearest(batch.valid) > 0.5
-    return replace(batch, image=image, input=image, K=K, views=views, depth=depth, valid=valid)
+    truth = {name: None if t is None else nearest(t).to(t.dtype) for name, t in _truth(batch).items()}
+    return replace(batch, image=image, input=image, K=K, views=views, **truth)
 
 
 def jitter(batch: Batch, strength: float, rank: int = 0, world_size: int = 1) -> Batch:
