@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.learning import PROTOCOL
+from benchmarks.suites import UNSEEN_STREETS
 from depth_ros.types import BoolArray, Float32Array, InputError, UInt8Array
 from training.data.truth import EvaluationItem, EvaluationSet
 from training.judging.judge import Candidate
 from training.judging.protocols import Prediction
 
+PROTOCOL = UNSEEN_STREETS.protocol
 SIDE = 3 / 8  # of the image's height
 PANELS = ("depth", "sigma / depth", "depth, square covered", "sigma / depth, square covered")
 BRIGHTEST = 0.5  # sigma / depth

@@ -29,21 +29,21 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.report import describe_run, write_report
-from benchmarks.suites import SUITES, Suite
+from benchmarks.suites import SUITES, Exam, Suite
 from depth_ros.types import InputError
 from training.config import ConfigError
+from training.data.truth import EvaluationSet
 from training.evaluate import open_model
 from training.judging.judge import Judgement, judge_baselines, judge_set
-from training.judging.protocols import PROTOCOLS
+from training.judging.protocols import Protocol
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = Path("runs/learning")
-PROTOCOL = PROTOCOLS["kitti2015"]
 COLUMNS = (
     "abs_rel", "abs_rel_median_scaled", "sq_rel", "rmse", "delta1", "ause_abs_rel", "aurg_abs_rel", "textured", "texture-less",
     "edge_sharpness", "flying_pixel_rate",
 )  # fmt: skip
-# In metres: not for depth that is true up to a factor, whose errors are median-scaled.
+# Not for depth that has to be aligned more than others, for example by its median where metres are judged.
 RAW = ("abs_rel", "sq_rel", "rmse", "delta1", "textured", "texture-less")
 
 
@@ -80,29 +80,37 @@ def run_suite(name: str, options: argparse.Namespace) -> dict[str, Any]:
         for stage in (suite.first, suite.runs, suite.then):
             jobs = [(run, seed) for seed in options.seeds for run in stage]
             checkpoints |= dict(zip(jobs, pool.map(lambda job: train(suite, name, *job, options), jobs), strict=True))
-    dataset = suite.open(options.data)
-    judged = {row: [judgement] for row, judgement in judge_baselines(dataset, PROTOCOL).items()}
-    for (run, _), checkpoint in checkpoints.items():
-        if run in suite.unjudged:
-            continue
-        judged.setdefault(run, []).append(judge_set(open_model(checkpoint), dataset, PROTOCOL))
-    rows = {row: [figures(judgement) for judgement in seeds] for row, seeds in judged.items()}
-    print(f"{name}: {len(dataset)} images. {PROTOCOL.describe()}\n{table(rows)}", flush=True)
-    return {
-        "protocol": PROTOCOL.describe(),
-        "rows": {row: {c: [s.get(c) for s in seeds] for c in COLUMNS} for row, seeds in rows.items()},
-        "groups": {row: [_rounded(judgement.groups) for judgement in seeds] for row, seeds in judged.items()},
-    }
+    results: dict[str, Any] = {"protocol": "", "rows": {}, "groups": {}}
+    for exam in suite.exams:
+        dataset = exam.open(options.data)
+        subject = f"{dataset.name}, " if len(suite.exams) > 1 else ""
+        judged = judge_runs(exam, dataset, {job: file for job, file in checkpoints.items() if job[0] not in suite.unjudged})
+        rows = {row: [figures(judgement, exam.protocol) for judgement in seeds] for row, seeds in judged.items()}
+        print(f"{name}: {dataset.name}, {len(dataset)} images. {exam.protocol.describe()}\n{table(rows)}", flush=True)
+        results["protocol"] += f"{subject}{exam.protocol.describe()}. "
+        for row, seeds in rows.items():
+            columns = {subject + c: [s.get(c) for s in seeds] for c in COLUMNS}
+            results["rows"].setdefault(row, {}).update(columns)
+        results["groups"] |= {subject + row: [_rounded(judgement.groups) for judgement in seeds] for row, seeds in judged.items()}
+    return results
+
+
+def judge_runs(exam: Exam, dataset: EvaluationSet, runs: Mapping[tuple[str, int], Path]) -> dict[str, list[Judgement]]:
+    """Baselines and runs ((name, seed) -> checkpoint), by name, a judgement per seed."""
+    judged = {row: [judgement] for row, judgement in judge_baselines(dataset, exam.protocol).items()}
+    for (run, _), checkpoint in runs.items():
+        judged.setdefault(run, []).append(judge_set(open_model(checkpoint), dataset, exam.protocol))
+    return judged
 
 
 def _rounded(groups: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     return {group: {name: round(value, 5) for name, value in scores.items()} for group, scores in groups.items()}
 
 
-def figures(judged: Judgement) -> dict[str, float]:
-    """The columns of one run; those in raw metres only where the run's depth is metric."""
+def figures(judged: Judgement, protocol: Protocol) -> dict[str, float]:
+    """The columns of one run; those in metres only where its depth is aligned as the protocol wants it."""
     scores = judged.scores | {group: found["abs_rel"] for group, found in judged.groups.items()}
-    return {c: scores[c] for c in COLUMNS if c in scores and (judged.scaling == "none" or c not in RAW)}
+    return {c: scores[c] for c in COLUMNS if c in scores and (judged.scaling == protocol.scaling or c not in RAW)}
 
 
 def train(suite: Suite, name: str, run: str, seed: int, options: argparse.Namespace) -> Path:

@@ -27,10 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import holes
 from benchmarks.engine_run import measure
-from benchmarks.learning import PROTOCOL
 from benchmarks.named import open_named
 from benchmarks.report import describe_run, write_report
-from benchmarks.suites import SUITES
+from benchmarks.suites import UNSEEN_STREETS
 from depth_ros.estimator import Estimator
 from depth_ros.types import Float64Array, InputError
 from training.checkpoint import load_method
@@ -42,6 +41,7 @@ from training.judging.judge import judge_set
 from training.methods import Predictor
 
 TRAILING = "diffusion.spacing=trailing"
+PROTOCOL = UNSEEN_STREETS.protocol
 CHOICES: dict[str, tuple[str, ...]] = {
     "5 steps each": ("diffusion.steps=[5, 5, 5]",),
     "3 steps each": ("diffusion.steps=[3, 3, 3]",),
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--figure", type=Path, default=Path("docs/student.png"), help="(default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
-        dataset = SUITES["monodiffusion"].open(Path())
+        dataset = UNSEEN_STREETS.open(Path())
         dataset = replace(dataset, targets=dataset.targets[: options.images])
         student, teacher = load_method(options.student), load_method(options.teacher)
         shown = {"teacher": teacher, "student": student, **open_named(options.beside, open_members, "--beside ")}

@@ -11,6 +11,7 @@ from training.data.recording import Target
 from training.data.street import StreetConfig, kitti_camera
 from training.data.street.samples import StreetSamples, StreetTruth
 from training.data.truth import EvaluationSet, open_evaluation_set
+from training.judging.protocols import PROTOCOLS, Protocol
 
 PLAIN = (  # the low-texture system without what is its own
     "method.name=monodepth2", "method.smoothness_order=first", "network.decoder=monodepth2",
@@ -25,12 +26,20 @@ FEATURE_NET = ("method.name=feature_net", "data.street_views=[]")  # FeatDepth's
 
 
 @dataclass(frozen=True)
+class Exam:
+    """Images that judge the runs of a suite, and how."""
+
+    open: Callable[[Path], EvaluationSet]  # folder of the real data -> the images
+    protocol: Protocol = PROTOCOLS["kitti2015"]
+
+
+@dataclass(frozen=True)
 class Suite:
     """Runs that differ in what they learn from, and nothing else."""
 
     config: str  # YAML that all share
     runs: Mapping[str, tuple[str, ...]]  # name -> overrides; {folder} is the suite's, {seed} the run's own
-    open: Callable[[Path], EvaluationSet]  # folder of the real data -> the images that judge this suite's runs
+    exams: tuple[Exam, ...]
     first: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # runs that others start from, in {folder}/<name>_{seed}
     then: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # runs that start from others
     unjudged: frozenset[str] = frozenset()  # those that predict no depth
@@ -80,6 +89,9 @@ def unseen_plain_worlds(data: Path) -> EvaluationSet:
     return unseen_worlds("unseen plain worlds", 32, ("street", "room", "ground"), plain=0.5)
 
 
+UNSEEN_STREETS = Exam(lambda data: unseen_worlds("unseen streets", 96, ("street",)))
+KITTI_STEREO = Exam(lambda data: open_evaluation_set(data / "kitti2015_stereo"))
+
 SUITES: dict[str, Suite] = {
     "streets": Suite(
         "benchmarks/learning_streets.yaml",
@@ -93,7 +105,7 @@ SUITES: dict[str, Suite] = {
                 "method.normalise_disparity=true",
             ),
         },
-        lambda data: unseen_worlds("unseen streets", 96, ["street"]),
+        (UNSEEN_STREETS,),
     ),
     "kitti": Suite(
         "benchmarks/learning_kitti.yaml",
@@ -104,7 +116,7 @@ SUITES: dict[str, Suite] = {
             "MS, learned poses": ("data.stereo=true", "data.known_poses=false"),
             "MS, known poses": ("data.stereo=true",),
         },
-        lambda data: open_evaluation_set(data / "kitti2015_stereo"),
+        (KITTI_STEREO,),
     ),
     "kitti_features": Suite(
         "benchmarks/learning_kitti.yaml",
@@ -119,7 +131,7 @@ SUITES: dict[str, Suite] = {
             "MS, FeatDepth": ("data.stereo=true", SMOOTHER, "method.name=featdepth"),
             "MS, low-texture loss": ("data.stereo=true", SMOOTHER, *MULTI_SCALE),
         },
-        lambda data: open_evaluation_set(data / "kitti2015_stereo"),
+        (KITTI_STEREO,),
     ),
     "featdepth": Suite(
         "benchmarks/learning_featdepth.yaml",
@@ -133,7 +145,7 @@ SUITES: dict[str, Suite] = {
             "the same, three levels": ("feature.levels=[0, 1, 2]",),
             "the same, weight .1": ("feature.weight=0.1",),
         },
-        unseen_plain_worlds,
+        (Exam(unseen_plain_worlds),),
         first={
             "feature_net": FEATURE_NET,
             "feature_net L_rec": (*FEATURE_NET, "feature.discriminative=0", "feature.convergent=0"),  # for landscape.py
@@ -154,7 +166,7 @@ SUITES: dict[str, Suite] = {
             "features, three": (*PLAIN, "method.name=low_texture"),
             "all together": (),
         },
-        unseen_plain_worlds,
+        (Exam(unseen_plain_worlds),),
         judged="last.ckpt",
     ),
     "monodiffusion": Suite(
@@ -182,7 +194,7 @@ SUITES: dict[str, Suite] = {
             "of a larger teacher": taught(by="larger_teacher"),
             "of a Lite-Mono teacher": taught(by="Lite_Mono_teacher"),
         },
-        lambda data: unseen_worlds("unseen streets", 96, ("street",)),
+        (UNSEEN_STREETS,),
         first={
             "teacher": ("method.name=monodepth2", "run.max_steps=400"),
             "larger teacher": ("method.name=monodepth2", "run.max_steps=400", "network.decoder=monodepth2"),
@@ -207,7 +219,7 @@ SUITES: dict[str, Suite] = {
             "no masked pass": taught("diffusion.masked=0"),
             "no diffusion": taught("diffusion.prediction=direct", "method.sigma=flip"),
         },
-        lambda data: open_evaluation_set(data / "kitti2015_stereo"),
+        (KITTI_STEREO,),
         first={"teacher": ("method.name=monodepth2", "run.max_steps=400")},
         judged="last.ckpt",
     ),

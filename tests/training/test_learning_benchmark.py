@@ -64,5 +64,5 @@ def test_rows_are_chosen_by_name():
     assert list(chosen.all_runs) == ["teacher", "student", "few steps"]
     assert chosen.all_runs == {name: suite.all_runs[name] for name in chosen.all_runs}
     assert suite.only([]) is suite
-    with pytest.raises(InputError, match="no run 'studnet'; it has teacher, larger teacher, teacher, longer"):
+    with pytest.raises(InputError, match="no run 'studnet'; it has teacher, larger teacher, Lite-Mono teacher, teacher, longer"):
         suite.only(["studnet"])
