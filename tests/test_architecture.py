@@ -67,7 +67,7 @@ SCALE_LAYERS = (
     ("odometry",),
 )
 TRAINING_LAYERS = (
-    ("config", "ranges", "batch", "guards"),
+    ("config", "source_config", "ranges", "batch", "guards"),
     ("geometry", "losses", "feature_losses", "diffusion", "data", "schedules", "devices", "record"),
     ("multi_view", "networks", "uncertainty"),
     ("methods",),
