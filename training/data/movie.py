@@ -26,7 +26,8 @@ SEARCH = 1 / 8  # of the width: how far to either side a match is looked for
 BLOCK = 5  # [px] side of what is compared
 UNIQUE = 10  # [%] by which the best match must beat the second
 SUBPIXEL = 16  # the matcher's units of a pixel
-CONSISTENT = 1.0  # [px] between the disparities found from the left and from the right
+CONSISTENT = 1.0  # [px] between the disparities found from the left and from the right, and before and after refinement
+UNLIKE = 12.0  # [grey levels] mean difference of what matches, apart from exposure: more is a wrong match
 TEXTURE, TEXTURE_SIDE = 2.0, 9  # [grey levels] mean horizontal step, in a square of so many pixels: less is no texture
 LEAST_KNOWN = 0.2  # of all pixels
 LEAST_RANGE = 4.0  # [px] between the 5th and the 95th percentile: less is a flat picture, or one image twice
@@ -80,8 +81,8 @@ def match(left: UInt8Array, right: UInt8Array, *, right_is_target: bool = False)
     grey = [cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY) for image in (left, right)]
     disparity = _search(*grey)
     back = _search(grey[1][:, ::-1], grey[0][:, ::-1])[:, ::-1]
-    known = np.isfinite(disparity) & _agrees(disparity, back) & _has_texture(grey[0])
-    disparity = np.where(known, disparity, np.float32(np.nan))
+    known = _agrees(disparity, back) & _has_texture(grey[0])
+    disparity = np.where(known, _refine(disparity, *grey), np.float32(np.nan))
     _check(disparity, *grey)
     return disparity
 
@@ -104,6 +105,25 @@ def _search(image: UInt8Array, other: UInt8Array) -> Float32Array:
     padded = [cv2.copyMakeBorder(grey, 0, 0, reach, reach, cv2.BORDER_CONSTANT) for grey in (image, other)]
     found = matcher.compute(*padded)[:, reach:-reach]
     return np.where(found > -SUBPIXEL * reach - 1, found / np.float32(SUBPIXEL), np.float32(np.nan))
+
+
+def _refine(disparity: Float32Array, left: UInt8Array, right: UInt8Array) -> Float32Array:
+    """Disparity (h, w) [px] after two Gauss-Newton steps on the images' difference; NaN where they lead further than a pixel or the images differ.
+
+    The matcher's own subpixels are drawn to whole ones, as its cost does not tell them apart, and its blocks widen what is near.
+    """
+    rows, columns = np.indices(disparity.shape, dtype=np.float32)
+    coarse = np.nan_to_num(disparity)
+    fine = coarse
+    for _ in range(2):
+        seen = cv2.remap(right.astype(np.float32), columns - fine, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        difference = seen - left
+        difference -= cv2.blur(difference, (TEXTURE_SIDE, TEXTURE_SIDE))  # the two cameras' exposures may differ
+        slope = cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=1 / 8)
+        alike = cv2.blur(np.abs(difference), (3, 3)) <= UNLIKE
+        step = cv2.blur(difference * slope, (BLOCK, BLOCK)) / (cv2.blur(slope * slope, (BLOCK, BLOCK)) + 1)
+        fine = fine + step
+    return np.where(alike & (np.abs(fine - disparity) <= CONSISTENT), fine, np.float32(np.nan))
 
 
 def _agrees(disparity: Float32Array, back: Float32Array) -> np.ndarray:
