@@ -64,7 +64,8 @@ def entries(**changes: dict[str, object]) -> list[dict[str, object]]:
     """The mix of all kinds; `changes` are of the entry with that name."""
     mix: list[dict[str, object]] = [
         {"name": "lidar", "kind": "depth", "source": "folder", "train_frames": [0, 5], "val_frames": [5, 7]},
-        {"name": "pairs", "kind": "disparity", "source": "stereo", "truth": "relative", "train_frames": [0, 2], "val_frames": [2, 3]},
+        {"name": "pairs", "kind": "disparity", "source": "stereo", "truth": "relative",
+         "train_frames": [0, 2], "val_frames": [2, 3]},
         {"name": "reconstructed", "kind": "sfm", "source": "folder", "train_frames": [0, 3], "val_frames": [3, 5]},
         {"name": "film", "kind": "movie", "source": "folder", "train_frames": [0, 4], "val_frames": [4, 6]},
     ]  # fmt: skip
@@ -207,7 +208,7 @@ def test_images_without_depth_are_left_out_and_counted(root: Path, tmp_path: Pat
     lacking = merge(TrainConfig(), {"data": data(tmp_path, [{**entries()[0], "train_frames": [2, 4]}])}, "test")
     with (
         pytest.warns(UserWarning, match="2 of 2 images have no depth"),
-        pytest.raises(InputError, match="data.mix: 'lidar': no image of part 'train' has an inverse depth"),
+        pytest.raises(InputError, match=r"data.mix: 'lidar': no image of part 'train' has an inverse depth"),
     ):
         build_sources(lacking.data, 0)
 

@@ -108,9 +108,10 @@ def _search(image: UInt8Array, other: UInt8Array) -> Float32Array:
 
 
 def _refine(disparity: Float32Array, left: UInt8Array, right: UInt8Array) -> Float32Array:
-    """Disparity (h, w) [px] after two Gauss-Newton steps on the images' difference; NaN where they lead further than a pixel or the images differ.
+    """Disparity (h, w) [px] after two Gauss-Newton steps on the images' difference.
 
-    The matcher's own subpixels are drawn to whole ones, as its cost does not tell them apart, and its blocks widen what is near.
+    NaN where they lead further than CONSISTENT or leave the images UNLIKE. The matcher's own subpixels are drawn to whole ones,
+    as its cost does not tell them apart, and its blocks widen what is near.
     """
     rows, columns = np.indices(disparity.shape, dtype=np.float32)
     coarse = np.nan_to_num(disparity)
