@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from depth_ros.types import InputError
 from training.config import ConfigError, TrainConfig, load_config, merge, to_dict
@@ -22,6 +24,8 @@ from training.data.recording import Recording
 from training.data.street import Street, kitti_camera
 from training.train import main
 
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared" / "data"
 MakeConfig = Callable[..., TrainConfig]
 BASELINE_M, DISP_SCALE, SFM_UNIT = 0.54, 256.0, 3.7
 SIZE = (384, 128)  # of the recorded images; the network sees half of it
@@ -276,3 +280,18 @@ def test_the_loader_alone_reads_a_mix(root: Path, tmp_path: Path, capsys: pytest
     file.write_text(json.dumps({"data": data(root, width=192, height=64, workers=0), "optim": {"batch_size": 4}}))
     assert main([str(file), "--loader-only", "2"]) == 0
     assert "(2 batches of 4, 0 workers)" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the recordings in ../shared/data")
+def test_the_mix_of_the_docs_loads(make_config: MakeConfig) -> None:
+    """The YAML of docs/mixed.md, with a few worlds and pairs."""
+    values = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "mixed.md").read_text(), re.DOTALL)[0])
+    mix = {entry["name"]: entry for entry in values["data"]["mix"]}
+    mix["worlds"]["street_samples"] = 2
+    mix["drive"] |= {"train_frames": [0, 2], "val_frames": [50, 51]}
+    config = make_config(data=values["data"] | {"root": str(SHARED)}, optim=values["optim"])
+    with pytest.warns(UserWarning, match="135 of 180 images have no depth"):
+        built = build_sources(config.data, 0)
+    batch = next(training_batches(built, config, 0))
+    assert torch.bincount(batch.dataset).tolist() == [2] * 5
+    assert (batch.valid.flatten(1).float().mean(dim=1) > 0.2).all()
