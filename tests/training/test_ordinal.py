@@ -45,9 +45,7 @@ def test_a_known_depth_disagrees_as_often_as_counted_by_hand(wild: Path) -> None
     rows = judge_order(present, known_depth)
     assert skipped == 1
     assert (rows["model"].wrong, rows["model"].pairs) == (4, 6)
-    assert (
-        rows["lower is nearer"].wrong == 4
-    )  # right for the third and the fifth: the others lie in one row, or the upper is nearer
+    assert rows["lower is nearer"].wrong == 4  # right for the third and fifth: the others are level, or the upper is nearer
     text = format_order(rows, skipped)
     assert "66.67%  (4 of 6)" in text
     assert "chance           WHDR  50.00%" in text
