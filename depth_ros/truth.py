@@ -33,8 +33,12 @@ class TruthFolder:
 
     def depth(self, name: str) -> Float32Array | None:
         """Truth (H, W) [m] of the image called `name`, 0 where not measured; None if there is no such file. Raises InputError."""
-        file = self.folder / f"{Path(name).stem}.png"
+        file = self.file(name)
         return self._read(file) if file.is_file() else None
+
+    def file(self, name: str) -> Path:
+        """Where the truth of the image called `name` would be."""
+        return self.folder / f"{Path(name).stem}.png"
 
     def check_size(self, width: int, height: int) -> None:
         """Raise InputError if the first file is not width x height [px]."""

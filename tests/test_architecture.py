@@ -35,6 +35,7 @@ BACKENDS = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda", "pycu
 BRIDGE = {
     "training.evaluate": ("bundle", "engines", "estimator"),
     "training.judging": ("bundle", "estimator", "metrics"),
+    "training.judge_order": ("bundle", "engines"),
     "training.export": ("bundle", "engines", "estimator", "metrics", "truth"),
     "training.quantise": ("bundle", "engines", "graphs", "images"),
     "training.train": ("memory",),
@@ -67,16 +68,16 @@ SCALE_LAYERS = (
     ("odometry",),
 )
 TRAINING_LAYERS = (
-    ("config", "ranges", "batch", "guards"),
+    ("config", "source_config", "ranges", "batch", "guards"),
     ("geometry", "losses", "feature_losses", "diffusion", "data", "schedules", "devices", "record"),
     ("multi_view", "networks", "uncertainty"),
     ("methods",),
     ("checkpoint",),
     ("judging",),
     ("evaluate", "quantise"),
-    ("train", "export", "robustness"),
+    ("train", "export", "robustness", "judge_order"),
 )
-JUDGING_LAYERS = (("protocols", "breakdown", "baselines"), ("judge",), ("foreign", "tables"), ("figures",), ("report",))
+JUDGING_LAYERS = (("protocols", "breakdown", "baselines"), ("judge", "ordinal"), ("foreign", "tables"), ("figures",), ("report",))
 PACKAGES = (
     ("depth_ros", ROBOT_LAYERS),
     ("depth_ros.ros", ROS_LAYERS),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from training.ranges import RANGES
+from training.source_config import MixEntry, SourceConfig
 
 
 class ConfigError(Exception):
@@ -18,28 +19,12 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """What to train on. Paths are relative to `root`."""
+class DataConfig(SourceConfig):
+    """What to train on: one source, or several that are mixed. Paths are relative to `root`."""
 
     root: str = "../shared/data"
-    source: str = "video"  # a layout from training/data/sources.py, or street: the procedural world alone
-    path: str = ""  # folder of any source but video and bag
-    split: str = ""  # of a source that has standard ones: its name, or a folder of split files
-    truth: str = ""  # which truth, where a source has several
-    images: str = ""  # video: folder of its frames
-    calibration: str = ""  # video: ROS YAML, or JSON with K, width and height; bag, tum, diml: if theirs lack it
-    poses: str = ""  # video: one 3x4 row-major camera-to-world [m] per line and frame; none: unknown
-    bag: str = ""  # bag: a ROS 2 bag; it, its calibration and the cache are relative to the working folder
-    topic: str = ""  # bag: the images, where there are several cameras
-    odometry: str = ""  # bag: topic of the distance driven, where there are several; none: use none
-    cache: str = "runs/bags"  # bag: its images are extracted to a folder in here, once
-    min_motion: float = 0.006  # bag: of the picture between images that are kept, as a share of its width
-    max_gap_s: float = 1.0  # bag: images further apart are no neighbours
-    val_share: float = 0.15  # bag: the end of the drive, for validation
-    train_frames: tuple[int, int] = (0, -1)  # of one sequence: first frame and the one after the last; -1: to the end
-    val_frames: tuple[int, int] = (0, 0)
-    subset: float = 1.0  # share of the training images, drawn by subset_seed: for bootstrapped ensembles
-    subset_seed: int = 0
+    mix: tuple[MixEntry, ...] = ()  # mixed: the datasets
+    mixing: str = "equal"  # mixed: as many samples of each dataset in every batch; proportional: as many as it has
     offsets: tuple[tuple[int, ...], ...] = ((-1, 1),)  # sets of neighbours [frames], one drawn per training sample
     known_poses: bool = True  # of the neighbours; false: learn them, and use only the distance travelled, if known
     stereo: bool = False  # also view the scene through the other camera of a stereo pair
@@ -47,11 +32,7 @@ class DataConfig:
     width: int = 416  # [px] of the network's input
     height: int = 128  # [px]
     street_share: float = 0.0  # share of training batches from the procedural street world, which has exact depth
-    street_samples: int = 400  # rendered once at the start
     street_views: tuple[str, ...] = ()  # of those: before, after, left, right (0.54 m; rooms 0.12 m); none: exact depth alone
-    street_scenes: tuple[tuple[str, float], ...] = (("street", 1.0),)  # their shares: street, room, ground
-    street_textures: str = "train"  # or test: another family, to judge on
-    street_plain: float = 0.15  # share of their walls, and indoors of floors, without any texture
     flip: bool = True
     max_zoom: float = 1.0  # random crop of 1/zoom of the image, resized back; the camera follows
     colour_jitter: float = 0.2  # brightness, contrast, saturation and gamma within 1 +- this; the networks' input only
@@ -60,8 +41,15 @@ class DataConfig:
     @property
     def learns_pose(self) -> bool:
         """Whether training views have poses that nobody knows."""
+        if self.source == "mixed":  # single images
+            return False
         street = not {"before", "after"}.isdisjoint(self.street_views)
         return not self.known_poses and (street if self.source == "street" else any(self.offsets))
+
+    @property
+    def folder(self) -> Path:
+        """Where the source is, of those that have a path."""
+        return Path(self.root) / self.path
 
 
 @dataclass(frozen=True)
@@ -213,9 +201,13 @@ def check(config: TrainConfig, where: str) -> None:
     for keys, fits, expected in RANGES:
         for key in keys:
             section, name = key.split(".")
-            value = getattr(getattr(config, section), name)
-            if not fits(value):
-                raise ConfigError(f"{where}: {key} is {value}; expected {expected}")
+            holders = {section: getattr(config, section)}
+            if section == "data" and name in {f.name for f in fields(SourceConfig)}:
+                holders |= {f"data.mix: '{entry.name}'": entry for entry in config.data.mix}
+            for holder, values in holders.items():
+                value = getattr(values, name)
+                if not fits(value):
+                    raise ConfigError(f"{where}: {holder}.{name} is {value}; expected {expected}")
 
 
 def _parse(text: str | bytes, where: str) -> Any:
@@ -234,14 +226,18 @@ def merge(defaults: Any, values: dict[str, Any], where: str) -> Any:
     changes = {}
     for key, value in values.items():
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean '{close[0]}'? " if close else ""
-            raise ConfigError(f"{where}: unknown key '{key}'; {hint}known: {', '.join(known)}")
+            raise ConfigError(f"{where}: unknown key '{key}'; {suggest(key, known)}known: {', '.join(known)}")
         current = getattr(defaults, key)
         changes[key] = (
             merge(current, value, f"{where}: {key}") if is_dataclass(current) else _convert(types[key], value, f"{where}: {key}")
         )
     return replace(defaults, **changes)
+
+
+def suggest(word: Any, known: Iterable[str]) -> str:
+    """The question whether the known word closest to a wrong one was meant; empty where none is close."""
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"did you mean '{close[0]}'? " if close else ""
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
@@ -256,7 +252,7 @@ def _plain(value: Any) -> Any:
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
-    """Check that value is of the field's type; lists become tuples, YAML's `2e-4` becomes a float."""
+    """Check that value is of the field's type; lists become tuples, sections dataclasses, YAML's `2e-4` becomes a float."""
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where}: found {value!r}; expected a list")
@@ -266,6 +262,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if len(kinds) != len(value):
             raise ConfigError(f"{where}: found {value!r}; expected {len(kinds)} entries")
         return tuple(_convert(k, v, where) for k, v in zip(kinds, value, strict=True))
+    if is_dataclass(kind):
+        name = value.get("name") if isinstance(value, dict) else None
+        return merge(kind(), value, f"{where}: '{name}'" if name else where)
     if kind is float and not isinstance(value, bool):
         try:
             return float(value)

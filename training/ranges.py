@@ -34,6 +34,7 @@ RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("diffusion.samples", "diffusion.mask_block"), lambda value: value >= 1, "1 or more"),
     (("data.val_share", "data.min_motion"), lambda value: 0 < value < 1, "a share above 0, below 1"),
     (("data.max_gap_s",), lambda value: value > 0, "above 0"),
+    (("data.mixing",), lambda value: value in ("equal", "proportional"), "equal or proportional"),
     (("data.max_zoom",), lambda value: value >= 1, "1 (no zoom) or more"),
     (("data.street_samples", "method.scales", "optim.batch_size"), lambda value: value >= 1, "1 or more"),
     (("run.max_steps", "run.log_every", "run.validate_every"), lambda value: value >= 1, "1 or more"),

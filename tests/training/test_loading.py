@@ -12,7 +12,8 @@ import torch
 
 from depth_ros.types import CameraModel, InputError
 from training.config import ConfigError, TrainConfig
-from training.data.loading import Shuffled, build_sources, training_batches, validation_batches
+from training.data.loading import build_sources, training_batches, validation_batches
+from training.data.order import Shuffled
 from training.data.street import StreetConfig
 from training.data.street.samples import StreetSamples
 

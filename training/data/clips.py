@@ -125,10 +125,23 @@ def shrink_depth(depth: Float32Array, depth_K: Float64Array, K: Float64Array, wi
 
     Each pixel is the nearest of the measurements that fall into it, 0 without any.
     """
-    rows, columns = np.nonzero(np.isfinite(depth) & (depth > 0))
-    scale, shift = np.diag(K) / np.diag(depth_K), K[:, 2] - depth_K[:, 2] * np.diag(K) / np.diag(depth_K)
+    known = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))
+    return np.nan_to_num(_gather(known, depth_K, K, (height, width), np.fmin))
+
+
+def shrink_inverse(inverse: Float32Array, inverse_K: Float64Array, K: Float64Array, width: int, height: int) -> Float32Array:
+    """As shrink_depth(), of inverse depth: the largest of the values that fall into a pixel, NaN without any."""
+    return _gather(inverse, inverse_K, K, (height, width), np.fmax)
+
+
+def _gather(
+    values: Float32Array, values_K: Float64Array, K: Float64Array, shape: tuple[int, int], nearest: np.ufunc
+) -> Float32Array:
+    """The `nearest` of all values (H, W) that fall into each pixel of another camera; NaN is no value."""
+    rows, columns = np.nonzero(np.isfinite(values))
+    scale, shift = np.diag(K) / np.diag(values_K), K[:, 2] - values_K[:, 2] * np.diag(K) / np.diag(values_K)
     u, v = (np.floor(i * scale[axis] + shift[axis] + 0.5).astype(int) for axis, i in ((0, columns), (1, rows)))
-    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    result = np.full(width * height, np.inf, np.float32)
-    np.minimum.at(result, (v * width + u)[inside], depth[rows, columns][inside])
-    return np.where(np.isfinite(result), result, np.float32(0)).reshape(height, width)
+    inside = (u >= 0) & (u < shape[1]) & (v >= 0) & (v < shape[0])
+    result = np.full(shape, np.nan, np.float32)
+    nearest.at(result, (v[inside], u[inside]), values[rows, columns][inside])
+    return result

@@ -63,6 +63,10 @@ class FileRecording(Recording):
         file = self._truths[index]
         return None if right or file is None else self._read_truth(file)
 
+    def has_depth(self, index: int, right: bool = False) -> bool:
+        """See Recording."""
+        return super().has_depth(index, right) if right else self._truths[index] is not None
+
     def neighbour(self, index: int, offset: int) -> int | None:
         """See Recording; offset 0 asks whether the frame itself has all that a target needs."""
         found = super().neighbour(index, offset)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from depth_ros.types import CameraModel, InputError
 from training.batch import Batch, Sample, collate
-from training.config import ConfigError, DataConfig, TrainConfig
+from training.config import DataConfig, TrainConfig
 from training.data.clips import Clips
-from training.data.recording import Target
-from training.data.sources import open_source
+from training.data.mixed import Mixture, open_mixture
+from training.data.order import EqualShares, Shuffled
+from training.data.sources import choose_subset, open_source
 
 INPUT_ERROR = f"{InputError.__module__}.{InputError.__qualname__}"
-STREET_VALIDATION_SEED = 1_000
-STREET_VALIDATION_SAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -32,50 +31,25 @@ class Sources:
     skipped: int = 0  # images left out for want of a neighbour
 
 
-class Shuffled(Sampler[list[int]]):
-    """Endless batches of numbers, a new seeded permutation per epoch: item `number % size` in epoch `number // size`.
-
-    Starts at any batch, so that a run can resume. Of `world_size` processes each gets its share of every batch. Raises
-    ConfigError if the batches do not fit.
-    """
-
-    def __init__(self, size: int, batch_size: int, seed: int, start: int = 0, rank: int = 0, world_size: int = 1) -> None:
-        if size < batch_size:
-            raise ConfigError(f"optim.batch_size is {batch_size}, but a source has only {size} samples")
-        if batch_size % world_size:
-            raise ConfigError(
-                f"optim.batch_size is {batch_size}; expected a multiple of the {world_size} processes that share it"
-            )
-        self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
-        self.share = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        batch, per_epoch = self.start, self.size // self.batch_size
-        while True:
-            epoch, position = divmod(batch, per_epoch)
-            order = torch.randperm(self.size, generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
-            chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
-            yield [epoch * self.size + index for index in chosen[self.share]]
-            batch += 1
-
-
 def build_sources(config: DataConfig, seed: int) -> Sources:
     """Open the datasets that the configuration names. Raises InputError or ConfigError."""
     size = (config.width, config.height)
+    if config.source == "mixed":
+        train, val = open_mixture(config, seed)
+        return Sources(train.camera, ((train, 1.0),), val)
     if config.source == "street":
         from training.data.street import kitti_camera  # compiles its ray-caster on import: only where it is asked for
 
         camera = kitti_camera(*size)
-        val = _streets(camera, config, STREET_VALIDATION_SEED, STREET_VALIDATION_SAMPLES)
-        return Sources(camera, ((_streets(camera, config, seed, config.street_samples), 1.0),), val)
+        return Sources(camera, ((_streets(config, camera, "train", seed), 1.0),), _streets(config, camera, "val", seed))
     common = {"stereo": config.stereo, "known_poses": config.known_poses, "depth": config.depth, "seed": seed}
-    chosen = _subset(open_source(config, "train"), config.subset, config.subset_seed)
-    train = Clips(chosen, size, offsets=config.offsets, **common)
-    val = Clips(open_source(config, "val"), size, offsets=config.offsets[:1], **common)
-    shares: list[tuple[Dataset[Sample], float]] = [(train, 1 - config.street_share)]
+    chosen = choose_subset(open_source(config, "train"), config.subset, config.subset_seed)
+    clips = Clips(chosen, size, offsets=config.offsets, **common)
+    held_out = Clips(open_source(config, "val"), size, offsets=config.offsets[:1], **common)
+    shares: list[tuple[Dataset[Sample], float]] = [(clips, 1 - config.street_share)]
     if config.street_share > 0:
-        shares.append((_streets(train.camera, config, seed, config.street_samples), config.street_share))
-    return Sources(train.camera, tuple(shares), val, train.skipped + val.skipped)
+        shares.append((_streets(config, clips.camera, "train", seed), config.street_share))
+    return Sources(clips.camera, tuple(shares), held_out, clips.skipped + held_out.skipped)
 
 
 def training_batches(sources: Sources, config: TrainConfig, start: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
@@ -89,7 +63,7 @@ def training_batches(sources: Sources, config: TrainConfig, start: int, rank: in
     passed = np.bincount(np.searchsorted(shares, draw.random(start), side="right"), minlength=len(shares))
     loaders = []
     for (dataset, _), first in zip(sources.train, passed, strict=True):
-        sampler = Shuffled(len(dataset), size, seed, int(first), rank, world_size)  # type: ignore[arg-type]
+        sampler = _order(dataset, config.data.mixing, size, seed, int(first), rank, world_size)
         loader = DataLoader(
             dataset,
             batch_sampler=sampler,
@@ -108,9 +82,17 @@ def training_batches(sources: Sources, config: TrainConfig, start: int, rank: in
         yield batch
 
 
-def validation_batches(sources: Sources, batch_size: int) -> DataLoader[Batch]:
-    """The validation samples in order."""
-    return DataLoader(sources.val, batch_size=batch_size, collate_fn=collate)
+def validation_batches(sources: Sources, batch_size: int) -> Iterator[Batch]:
+    """The validation samples in order; of mixed datasets, each batch is from one."""
+    parts = sources.val.datasets if isinstance(sources.val, Mixture) else [sources.val]
+    return chain.from_iterable(DataLoader(part, batch_size=batch_size, collate_fn=collate) for part in parts)
+
+
+def _order(dataset: Dataset[Sample], mixing: str, *batches: int) -> Sampler[list[int]]:
+    """The order of a dataset's samples, for `batches` see Shuffled. Raises ConfigError if they do not fit."""
+    if isinstance(dataset, Mixture) and mixing == "equal":
+        return EqualShares([len(part) for part in dataset.datasets], *batches)
+    return Shuffled(len(dataset), *batches)  # type: ignore[arg-type]
 
 
 def _leave_the_process_group(worker: int) -> None:
@@ -118,19 +100,7 @@ def _leave_the_process_group(worker: int) -> None:
     os.setpgrp()
 
 
-def _subset(targets: Sequence[Target], share: float, seed: int) -> list[Target]:
-    """A random share of the targets, in their order; all of them for 1."""
-    count = max(1, round(share * len(targets)))
-    chosen = np.random.default_rng(seed).permutation(len(targets))[:count]
-    return [targets[index] for index in sorted(chosen)]
+def _streets(config: DataConfig, camera: CameraModel, part: str, seed: int) -> Dataset[Sample]:
+    from training.data.street.samples import open_streets  # compiles too
 
-
-def _streets(camera: CameraModel, config: DataConfig, seed: int, count: int) -> Dataset[Sample]:
-    from training.data.street import StreetConfig  # compiles too
-    from training.data.street.samples import StreetSamples
-
-    world = StreetConfig(textures=config.street_textures, plain=config.street_plain)
-    return StreetSamples(
-        camera, count, views=config.street_views, seed=seed * count, known_poses=config.known_poses,
-        config=world, scenes=config.street_scenes,
-    )  # fmt: skip
+    return open_streets(config, camera, part, seed)

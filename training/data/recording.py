@@ -54,6 +54,20 @@ class Recording(ABC):
         """
         return None
 
+    def has_depth(self, index: int, right: bool = False) -> bool:
+        """Whether depth() would find a depth; a layout that knows without reading it should say so."""
+        return self.depth(index, right) is not None
+
+    def inverse(self, index: int, right: bool = False) -> Float32Array | None:
+        """Inverse depth (h, w), true up to a positive factor and a shift: NaN where unknown, and None, as depth().
+
+        Here 1 / depth, which is 0 where depth is infinite: that the sky is far is known.
+        """
+        depth = self.depth(index, right)
+        if depth is None:
+            return None
+        return np.divide(np.float32(1), depth, where=depth > 0, out=np.full_like(depth, np.nan))
+
     def moving(self, index: int) -> BoolArray | None:
         """Mask of moving objects, of the true depth's size; None where nobody knows."""
         return None
@@ -99,6 +113,14 @@ class Excerpt(Recording):
     def depth(self, index: int, right: bool = False) -> Float32Array | None:
         """See Recording."""
         return self._whole.depth(self._first + index, right)
+
+    def has_depth(self, index: int, right: bool = False) -> bool:
+        """See Recording."""
+        return self._whole.has_depth(self._first + index, right)
+
+    def inverse(self, index: int, right: bool = False) -> Float32Array | None:
+        """See Recording."""
+        return self._whole.inverse(self._first + index, right)
 
     def moving(self, index: int) -> BoolArray | None:
         """See Recording."""

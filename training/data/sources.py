@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from training.config import ConfigError, DataConfig
 from training.data.bags.recording import open_bag
@@ -39,5 +41,12 @@ SOURCES: dict[str, Callable[[DataConfig, str], list[Target]]] = {
 def open_source(config: DataConfig, part: str) -> list[Target]:
     """Open the part of the source that the configuration names. Raises ConfigError or InputError."""
     if config.source not in SOURCES:
-        raise ConfigError(f"data.source is '{config.source}'; expected one of {', '.join((*SOURCES, 'street'))}")
+        raise ConfigError(f"data.source is '{config.source}'; expected one of {', '.join((*SOURCES, 'street', 'mixed'))}")
     return SOURCES[config.source](config, part)
+
+
+def choose_subset(targets: Sequence[Target], share: float, seed: int) -> list[Target]:
+    """A random share of the targets, in their order; all of them for 1."""
+    count = max(1, round(share * len(targets)))
+    chosen = np.random.default_rng(seed).permutation(len(targets))[:count]
+    return [targets[index] for index in sorted(chosen)]

@@ -63,6 +63,10 @@ class ImageFolder(Recording):
         """See Recording; the truth is the left camera's."""
         return None if right or self.truth is None else self.truth.depth(self.files[index].name)
 
+    def has_depth(self, index: int, right: bool = False) -> bool:
+        """See Recording."""
+        return not right and self.truth is not None and self.truth.file(self.files[index].name).is_file()
+
 
 def open_video(config: DataConfig, part: str) -> list[Target]:
     """`source: video`: data.images, data.calibration and data.poses, split by data.train_frames and data.val_frames."""

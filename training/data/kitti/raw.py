@@ -53,13 +53,17 @@ class Drive(NumberedImages):
 
     def depth(self, index: int, right: bool = False) -> Float32Array | None:
         """See Recording; by the convention that data.truth names."""
-        if self.truth == "improved":
-            return self._improved(index, right)
-        file = self.folder / "velodyne_points" / "data" / f"{self.frames[index]:010d}.bin"
-        if not self.truth or not file.is_file():
+        file = self._truth_file(index, right)
+        if file is None:
             return None
+        if self.truth == "improved":
+            return read_png16(file, IMPROVED_SCALE)
         image_T_velodyne = self._P[right] @ self._rectified_T_velodyne
         return velodyne.depth_image(velodyne.load_points(file), image_T_velodyne, *self._size, forward=self.truth == "velodyne_x")
+
+    def has_depth(self, index: int, right: bool = False) -> bool:
+        """See Recording."""
+        return self._truth_file(index, right) is not None
 
     @cached_property
     def world_T_camera(self) -> Float64Array | None:  # type: ignore[override]  # noqa: N802
@@ -76,12 +80,16 @@ class Drive(NumberedImages):
         calibration = read_calibration(self.folder.parent / "calib_velo_to_cam.txt")
         return rectification(self._calibration) @ rigid_transform(calibration)
 
-    def _improved(self, index: int, right: bool) -> Float32Array | None:
-        path = Path("proj_depth", "groundtruth", f"image_0{self.cameras[right]}", f"{self.frames[index]:010d}.png")
-        for folder in (self.folder, self._root / "train" / self.folder.name, self._root / "val" / self.folder.name):
-            if (folder / path).is_file():
-                return read_png16(folder / path, IMPROVED_SCALE)
-        return None
+    def _truth_file(self, index: int, right: bool) -> Path | None:
+        """The file that data.truth names, of an image; None where it is missing, or no truth is asked for."""
+        frame = f"{self.frames[index]:010d}"
+        improved = Path("proj_depth", "groundtruth", f"image_0{self.cameras[right]}", f"{frame}.png")
+        sweep = self.folder / "velodyne_points" / "data" / f"{frame}.bin"
+        files = {
+            "": (),
+            "improved": [f / improved for f in (self.folder, *(self._root / p / self.folder.name for p in ("train", "val")))],
+        }.get(self.truth, [sweep])
+        return next((file for file in files if file.is_file()), None)
 
 
 def open_kitti_raw(config: DataConfig, part: str) -> list[Target]:

@@ -10,15 +10,17 @@ from torch.utils.data import Dataset
 
 from depth_ros.types import CameraModel, Float32Array, UInt8Array
 from training.batch import Sample, SampleView
-from training.config import ConfigError
-from training.data.recording import Recording
+from training.config import ConfigError, DataConfig
+from training.data.recording import Recording, Target
 from training.data.street.config import SCENES, StreetConfig
-from training.data.street.world import Street
+from training.data.street.world import Street, kitti_camera
 
 VIEWS = {"before": (-0.1, 0.0), "after": (0.1, 0.0), "right": (0.0, 1.0), "left": (0.0, -1.0)}  # time [s], sideways [baselines]
 BASELINE_M = {"street": 0.54, "room": 0.12, "ground": 0.54}  # as KITTI's; in a room the other camera must clear the door posts
 SAMPLES_PER_STREET = 4
 SECONDS_APART = 5.0
+VALIDATION_SEED = 1_000
+VALIDATION_SAMPLES = 32
 MAX_DEPTH_M = 100.0  # the truth of the sky, which no photograph teaches, and of all that is farther
 
 
@@ -106,3 +108,24 @@ class StreetTruth(Recording):
     def depth(self, index: int, right: bool = False) -> Float32Array | None:
         """See Recording."""
         return self.samples[index].depth
+
+    def has_depth(self, index: int, right: bool = False) -> bool:
+        """See Recording."""
+        return True
+
+
+def open_streets(config: DataConfig, camera: CameraModel, part: str, seed: int) -> StreetSamples:
+    """The worlds of a configuration as `camera` sees them: data.street_samples to train on, others to validate ("val")."""
+    seed, count = (VALIDATION_SEED, VALIDATION_SAMPLES) if part == "val" else (seed, config.street_samples)
+    world = StreetConfig(textures=config.street_textures, plain=config.street_plain)
+    return StreetSamples(
+        camera, count, views=config.street_views, seed=seed * count, known_poses=config.known_poses,
+        config=world, scenes=config.street_scenes,
+    )  # fmt: skip
+
+
+def open_street_truth(config: DataConfig, part: str, seed: int) -> list[Target]:
+    """The same as single images with their depth, seen by KITTI's camera at the network's size."""
+    samples = open_streets(replace(config, street_views=()), kitti_camera(config.width, config.height), part, seed)
+    truth = StreetTruth(samples, f"streets to {part}")
+    return [Target(truth, index) for index in range(len(truth))]
