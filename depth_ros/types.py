@@ -149,6 +149,15 @@ class DepthPrediction:
             if array.shape != expected or array.dtype != np.float32:
                 raise InputError(f"{name} is {array.shape} {array.dtype}; expected {expected} float32")
 
+    def inverse(self) -> tuple[Float32Array, Float32Array]:
+        """Return inverse depth (H, W) and its standard deviation, to first order sigma / depth^2.
+
+        0 stands for "nothing in range", which the farthest comes close to; NaN is invalid. The deviation is NaN at both.
+        """
+        with np.errstate(divide="ignore"):
+            inverse = np.float32(1) / self.depth
+        return inverse, self.sigma * inverse**2
+
     def without(self, mask: BoolArray | None) -> DepthPrediction:
         """Return the prediction with NaN where mask (H, W) is true (itself where there is no mask)."""
         if mask is None:

@@ -18,6 +18,7 @@ from depth_ros.ros import messages
 from depth_ros.ros.declaration import qos_of
 from depth_ros.ros.health import Health
 from depth_ros.ros.params import NodeParams
+from depth_ros.scale import RELATIVE
 from depth_ros.types import InputError
 
 try:
@@ -25,7 +26,7 @@ try:
 except ModuleNotFoundError:  # its name in Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
-OUTPUTS = {
+METRIC_OUTPUTS = {
     "depth/image_rect": Image,
     "depth/image_rect/compressedDepth": CompressedImage,
     "depth/camera_info": CameraInfo,
@@ -33,6 +34,7 @@ OUTPUTS = {
     "depth/image_color": Image,
     "points": PointCloud2,
 }
+RELATIVE_OUTPUTS = {"depth/relative": Image, "depth/relative_uncertainty": Image}  # and no other: nothing there is in metres
 QUEUE = 5  # images and answers kept by the middleware; an image waits microseconds there, the newest one wins in the worker
 SILENT_S = 5.0  # without an image, before it is reported
 JITTER = 0.25  # of max_rate's period, by which an image may come early
@@ -56,7 +58,7 @@ class Camera:
         self._undo: list[Callable[[], object]] = []
         self.publishers: dict[str, LifecyclePublisher] = {}
         try:
-            for topic, kind in OUTPUTS.items():
+            for topic, kind in (RELATIVE_OUTPUTS if values().scale.source == RELATIVE else METRIC_OUTPUTS).items():
                 self.publishers[topic] = self._advertise(kind, topic)
         except Exception:  # whatever it is: no publisher is left behind
             self.close()

@@ -84,7 +84,8 @@ def compressed_image_array(message: CompressedImage, camera: CameraModel | None 
 def depth_image(values: Float32Array, header: Header, encoding: str = "32FC1") -> Image:
     """Return (H, W) float32 metres, depth or its sigma, as an image of 32FC1 or of 16UC1, millimetres with 0 invalid (REP 118).
 
-    What 16 bits cannot hold (depth_codec.millimetres) is 0. Raises InputError for another encoding.
+    32FC1 holds inverse depth as well. What 16 bits cannot hold (depth_codec.millimetres) is 0. Raises InputError for another
+    encoding.
     """
     depth_codec.check_encoding(encoding)
     return _image(values if encoding == "32FC1" else depth_codec.millimetres(values), encoding, header)

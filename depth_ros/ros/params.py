@@ -14,7 +14,7 @@ from depth_ros.answers import Wish
 from depth_ros.cloud import CloudOptions
 from depth_ros.depth_codec import ENCODINGS as DEPTH_ENCODINGS
 from depth_ros.engines import AUTO, ENGINES, MEMORIES, PRECISIONS, EngineOptions, default_cache
-from depth_ros.scale import SOURCES
+from depth_ros.scale import RELATIVE, SOURCES
 from depth_ros.scale.poses import pose_from_text
 from depth_ros.temporal import TemporalOptions
 from depth_ros.types import InputError
@@ -38,7 +38,11 @@ def _param(
 class ScaleParams:
     """Where metres come from: the parameters `scale.*` (docs/scale.md)."""
 
-    source: str = _param("bundle", f"Where metres come from: {', '.join(SOURCES)}", fixed=True)
+    source: str = _param(
+        "bundle",
+        f"Where metres come from: {', '.join(SOURCES)}; {RELATIVE}: nowhere, only depth/relative is published",
+        fixed=True,
+    )
     factor: float = _param(1.0, "Metres per unit of the model's depth, for the source fixed", 1e-6, 1e6, fixed=True)
     factor_sigma: float = _param(0.0, "Relative standard deviation of factor", 0.0, 1.0, fixed=True)
     camera_height: float = _param(0.0, "Height [m] of the camera above the ground, for that source", 0.0, 1e3, fixed=True)
@@ -125,6 +129,11 @@ class NodeParams:
                 )
         if 0 < self.max_depth <= self.min_depth:
             raise InputError(f"max_depth is {self.max_depth}; expected more than min_depth ({self.min_depth}), or 0")
+        if self.scale.source == RELATIVE and (self.min_depth or self.max_depth):
+            raise InputError(
+                f"min_depth is {self.min_depth} and max_depth {self.max_depth}, in metres, of which scale.source '{RELATIVE}' "
+                "has none; expected 0"
+            )
         if not self.color_min_depth < self.color_max_depth:
             raise InputError(
                 f"color_max_depth is {self.color_max_depth}; expected more than color_min_depth ({self.color_min_depth})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rclpy.publisher import Publisher
@@ -16,7 +16,18 @@ from depth_ros.ros.camera_answerer import CameraAnswerer
 from depth_ros.ros.params import NodeParams
 from depth_ros.types import DepthPrediction, Frame
 
-DEPTHS = ("depth/image_rect", "depth/image_rect/compressedDepth", "depth/uncertainty", "depth/image_color")
+IMAGES: dict[str, Callable[[DepthPrediction, Header, NodeParams], Image | CompressedImage]] = {  # topic -> what is sent there
+    "depth/image_rect": lambda found, header, params: messages.depth_image(found.depth, header, params.depth_encoding),
+    "depth/image_rect/compressedDepth": lambda found, header, params: messages.compressed_depth(
+        found.depth, header, params.depth_encoding
+    ),
+    "depth/uncertainty": lambda found, header, params: messages.depth_image(found.sigma, header, params.depth_encoding),
+    "depth/image_color": lambda found, header, params: messages.color_image(
+        colorize(found.depth, params.color_min_depth, params.color_max_depth), header
+    ),
+    "depth/relative": lambda found, header, params: messages.depth_image(found.inverse()[0], header),
+    "depth/relative_uncertainty": lambda found, header, params: messages.depth_image(found.inverse()[1], header),
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Pipeline:
         frame = self.answerer.frame(image, info, params)
         request = None
         if wanted != {"depth/camera_info"}:
-            wish = params.wish(not wanted.isdisjoint(DEPTHS), "points" in wanted)
+            wish = params.wish(not wanted.isdisjoint(IMAGES), "points" in wanted)
             request = self.answerer.request(frame, wish)
         return Job(image.header, wanted, frame, params, request)
 
@@ -57,23 +68,13 @@ class Pipeline:
             )
         if answer is None:
             return
-        for topic in DEPTHS:
+        for topic, image in IMAGES.items():
             if topic in job.wanted:
                 assert answer.prediction is not None
-                self._publishers[topic].publish(_image(topic, answer.prediction, job.header, job.params))
+                self._publishers[topic].publish(image(answer.prediction, job.header, job.params))
         if answer.points is not None:
             self._publishers["points"].publish(messages.point_cloud(answer.points, job.header))
 
 
 def _is_wanted(topic: str, publisher: Publisher, params: NodeParams) -> bool:
     return topic not in params.withheld and publisher.get_subscription_count() > 0
-
-
-def _image(topic: str, prediction: DepthPrediction, header: Header, params: NodeParams) -> Image | CompressedImage:
-    if topic == "depth/image_rect":
-        return messages.depth_image(prediction.depth, header, params.depth_encoding)
-    if topic == "depth/image_rect/compressedDepth":
-        return messages.compressed_depth(prediction.depth, header, params.depth_encoding)
-    if topic == "depth/uncertainty":
-        return messages.depth_image(prediction.sigma, header, params.depth_encoding)
-    return messages.color_image(colorize(prediction.depth, params.color_min_depth, params.color_max_depth), header)

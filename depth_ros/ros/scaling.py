@@ -11,7 +11,7 @@ from rclpy.node import Node
 from depth_ros.ros.diagnostics import Status
 from depth_ros.ros.params import ScaleParams
 from depth_ros.ros.scale_inputs import ScaleInput, open_input
-from depth_ros.scale import Measurement, NoMeasurement, Scale, Unchanged
+from depth_ros.scale import RELATIVE, Measurement, NoMeasurement, Scale, Unchanged
 from depth_ros.scale.track import Track
 from depth_ros.types import DepthPrediction, Frame, InputError
 
@@ -41,7 +41,7 @@ class Scaling:
         self._input: ScaleInput | None = None
         self.constant: Scale | None = None
         self._last = _Moment(None, math.inf, None, "no image yet")
-        if params.source in ("bundle", "fixed"):
+        if params.source in ("bundle", "fixed", RELATIVE):
             given = params.source == "fixed"
             self.constant = Scale(params.factor, params.factor_sigma) if given else Scale()
             return
@@ -88,6 +88,8 @@ class Scaling:
 
     def status(self) -> Status:
         """What is in use and how sure it is."""
+        if self._source == RELATIVE:
+            return Status(DiagnosticStatus.OK, "relative: no metres, only depth/relative is published", {"source": RELATIVE})
         if self.constant is not None:
             factor, sigma = self.constant.factor, self.constant.sigma
             said = {"source": self._source, "factor": f"{factor:.4g}", "relative sigma": f"{sigma:.4f}"}

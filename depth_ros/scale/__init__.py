@@ -13,11 +13,12 @@ import numpy as np
 
 from depth_ros.types import DepthPrediction, Frame
 
-SOURCES = ("bundle", "fixed", "camera_height", "range", "odometry")
-SUITABLE = {  # kind of bundle -> the sources that make metres of its depth
-    "metric": SOURCES,
-    "scale_invariant": ("fixed", "camera_height", "range", "odometry"),
-    "affine_invariant": ("range",),  # the others see one unknown, and this kind has two
+RELATIVE = "relative"  # the source that has no metres: inverse depth is published in the bundle's own unit, as such
+SOURCES = ("bundle", "fixed", "camera_height", "range", "odometry", RELATIVE)
+SUITABLE = {  # kind of bundle -> the sources that fit it; a metric one has metres, so that none may be thrown away
+    "metric": ("bundle", "fixed", "camera_height", "range", "odometry"),
+    "scale_invariant": ("fixed", "camera_height", "range", "odometry", RELATIVE),
+    "affine_invariant": ("range", RELATIVE),  # the others see one unknown, and this kind has two
 }
 LEAST_INVERSE = 1e-6  # [1/m] inverse depth at and below which nothing is in range
 
@@ -78,11 +79,15 @@ class ConstantScale:
 
 
 def check_source(source: str, kind: str) -> str | None:
-    """Return why a source (of SOURCES) cannot make metres of this kind of bundle (of bundle.KINDS), None if it can."""
+    """Return why a source (of SOURCES) does not suit this kind of bundle (of bundle.KINDS), None if it does."""
     if source in SUITABLE[kind]:
         return None
-    suitable = " or ".join(SUITABLE[kind])
-    return f"kind is '{kind}', of which scale.source '{source}' makes no metres: set scale.source to {suitable}"
+    return f"kind is '{kind}', which scale.source '{source}' does not suit: set scale.source to {choices(kind)}"
+
+
+def choices(kind: str) -> str:
+    """Name the sources that suit a kind of bundle."""
+    return " or ".join(f"{source} (no metres)" if source == RELATIVE else source for source in SUITABLE[kind])
 
 
 def apply(prediction: DepthPrediction, scale: Scale) -> DepthPrediction:

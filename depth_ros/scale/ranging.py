@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ LEAST_SAMPLES = 20  # pairs below which a sensor that has many says nothing
 LEAST_INLIERS = 0.5  # share of the pairs that must agree
 MOST_SCATTER = 4.0  # of the inliers, in units of what the prediction's sigma says, above which they are of other things
 SENSOR_SIGMA = 0.01  # relative noise of a range sensor and of its place; below it no pair is believed
+MOST_SHARE = 0.99  # of error in what is predicted, beyond which it is all error
 MOST_SIGMA = 0.5  # relative standard deviation of the factor above which a fit says nothing
 
 
@@ -59,9 +61,26 @@ def _fit_affine(
     design = np.stack([predicted, np.ones(predicted.size)], axis=1)
     try:
         slope = robust_fit(design, measured, np.hypot(own, others) * measured, cells).coefficients[0]
-        return robust_fit(design, measured, np.hypot(max(slope, 0.0) * own * predicted, others * measured), cells)
+        spread = np.hypot(max(slope, 0.0) * own * predicted, others * measured)
+        fit = robust_fit(design, measured, spread, cells)
     except np.linalg.LinAlgError:
         raise NoMeasurement("all measured points lie at one depth; scale and shift need points at several depths") from None
+    weight = fit.inliers / spread**2
+    return replace(fit, covariance=fit.covariance + _dilution(fit.coefficients[0], predicted, own * predicted, weight))
+
+
+def _dilution(slope: float, predicted: Float64Array, error: Float64Array, weight: Float64Array) -> Float64Array:
+    """Covariance (2, 2) of slope and shift from not knowing on which side the error is.
+
+    If the prediction lies around the truth (a wall on which it wobbles), not the truth around the prediction, the fitted slope
+    is too small by the share of `error` in the variance of `predicted` (regression dilution; Fuller, Measurement Error Models,
+    1987, section 1.1). So the line may have to be turned about the mean by as much.
+    """
+    mean = np.average(predicted, weights=weight)
+    variance = max(float(np.average((predicted - mean) ** 2, weights=weight)), 1e-30)
+    share = min(float(np.average(error**2, weights=weight)) / variance, MOST_SHARE)
+    turn: Float64Array = np.array([1.0, -mean], np.float64) * (slope * share / (1 - share))
+    return np.outer(turn, turn).astype(np.float64)
 
 
 def _check(fit: Fit, samples: int) -> None:

@@ -21,7 +21,7 @@ from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.engines import Engine, EngineError, one_line
 from depth_ros.engines.gate import Answer, bits_differ, finite, frames_folder, in_range, load_frames, one_by_one, reason
 from depth_ros.estimator import Estimator
-from depth_ros.scale import SUITABLE
+from depth_ros.scale import choices
 from depth_ros.tools.engine_arguments import add_choice_arguments, add_device_arguments, check_json, choose, path, write_json
 from depth_ros.tools.timing import percentiles, time_calls
 from depth_ros.types import InputError, UInt8Array
@@ -110,8 +110,7 @@ def _check_kind(engine: Engine, model: ModelBundle) -> Check:
     try:
         Estimator(model, engine)
     except BundleError:  # what the node says with its default, scale.source: bundle
-        sources = " or ".join(SUITABLE[model.kind])
-        return Check("kind", True, f"{model.kind}: no metres by itself, the node needs scale.source: {sources}")
+        return Check("kind", True, f"{model.kind}: no metres by itself, the node needs scale.source: {choices(model.kind)}")
     return Check("kind", True, f"{model.kind}: the node publishes it as it is")
 
 

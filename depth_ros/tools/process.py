@@ -31,6 +31,7 @@ from depth_ros.engines import AUTO, ENGINES, EngineError, choose_engine, one_lin
 from depth_ros.ros.declaration import declare
 from depth_ros.ros.node import NODE_NAME
 from depth_ros.ros.params import NodeParams, default_model
+from depth_ros.scale import RELATIVE
 from depth_ros.tools.engine_arguments import path, positive
 from depth_ros.tools.offline.job import Job, Outcome
 from depth_ros.tools.offline.pool import Event, Progress, run_here, run_on_ray
@@ -39,6 +40,12 @@ from depth_ros.tools.processes import noting_signals
 from depth_ros.types import InputError
 
 ON_GPU = ("tensorrt", "tensorrt_rtx", "onnxruntime_cuda")
+NO_SENSOR = "of which no recording here holds the sensor"
+UNSUITABLE = {
+    "range": NO_SENSOR,
+    "odometry": NO_SENSOR,
+    RELATIVE: "which has no metres, and all results here are in metres",
+}
 INTERRUPTED = 130  # as of a program that SIGINT ended
 
 
@@ -112,11 +119,9 @@ def _node_params(arguments: list[str]) -> NodeParams:
         node = Node(NODE_NAME, context=context, enable_rosout=False, start_parameter_services=False)
         try:
             found = declare(node)
-            if found.scale.source in ("range", "odometry"):
-                raise InputError(
-                    f"scale.source is '{found.scale.source}', of which no recording here holds the sensor; expected "
-                    "bundle, fixed or camera_height"
-                )
+            unsuitable = UNSUITABLE.get(found.scale.source)
+            if unsuitable:
+                raise InputError(f"scale.source is '{found.scale.source}', {unsuitable}; expected bundle, fixed or camera_height")
             return found
         finally:
             node.destroy_node()

@@ -101,7 +101,10 @@ def test_what_is_wrong_with_a_bundle(make_bundle, frames, capsys, failed, colour
 def test_a_bundle_without_metres_says_what_makes_them(make_bundle, frames, capsys):
     made = make_bundle(kind="affine_invariant")
     assert main([str(made.path), *ENGINE, "--frames", str(frames(*GOOD))]) == 0
-    assert "affine_invariant: no metres by itself, the node needs scale.source: range" in capsys.readouterr().out
+    assert (
+        "affine_invariant: no metres by itself, the node needs scale.source: range or relative (no metres)"
+        in capsys.readouterr().out
+    )
 
 
 def cut_off(made: ModelBundle) -> list[str]:

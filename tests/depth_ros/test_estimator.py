@@ -1,5 +1,6 @@
 """Metres through the whole estimator with the probe bundle (depth = red / 10, sigma = green / 100)."""
 
+import re
 import subprocess
 import sys
 
@@ -126,15 +127,17 @@ def test_broken_network_output_is_invalid(make_bundle, depth, sigma):
 @pytest.mark.parametrize(
     ("kind", "source", "sources"),
     [
-        ("scale_invariant", "bundle", "fixed or camera_height or range or odometry"),
-        ("affine_invariant", "bundle", "range"),
-        ("affine_invariant", "fixed", "range"),
-        ("affine_invariant", "odometry", "range"),
+        ("scale_invariant", "bundle", "fixed or camera_height or range or odometry or relative"),
+        ("affine_invariant", "bundle", "range or relative"),
+        ("affine_invariant", "fixed", "range or relative"),
+        ("affine_invariant", "odometry", "range or relative"),
+        ("metric", "relative", "bundle or fixed or camera_height or range or odometry"),
     ],
 )
-def test_depth_without_metres_is_refused_unless_a_source_makes_them(make_bundle, kind, source, sources):
+def test_a_bundle_is_refused_with_a_source_that_does_not_suit_its_kind(make_bundle, kind, source, sources):
     made = make_bundle(kind=kind)
-    with pytest.raises(BundleError, match=rf"bundle\.yaml: kind is '{kind}'.* set scale.source to {sources}$"):
+    said = re.sub("relative$", r"relative \\(no metres\\)", sources)
+    with pytest.raises(BundleError, match=rf"bundle\.yaml: kind is '{kind}'.* set scale.source to {said}$"):
         Estimator(made, None, source)
     for suitable in sources.split(" or "):
         assert Estimator(made, None, suitable).bundle is made

@@ -23,11 +23,11 @@ from depth_ros.estimator import Estimator
 from depth_ros.images import ENCODINGS
 from depth_ros.ros.camera_answerer import CameraAnswerer
 from depth_ros.ros.params import NodeParams
-from depth_ros.ros.pipeline import DEPTHS, Job, Pipeline
+from depth_ros.ros.pipeline import IMAGES, Job, Pipeline
 from depth_ros.types import InputError
 
 COUNT = 2000  # messages per setting of the node
-TOPICS = (*DEPTHS, "depth/camera_info", "points")
+TOPICS = (*IMAGES, "depth/camera_info", "points")
 BYTES_PER_PIXEL = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono16": 2, "yuv422": 2, "uyvy": 2, "yuv422_yuy2": 2, "yuyv": 2}
 COEFFICIENTS = {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4, "": 5}
 SIZES = (*((64, 32), (64, 48), (40, 30), (6, 4), (1, 1), (2, 90), (97, 3)) * 8, (32800, 1))

@@ -20,7 +20,9 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "interfaces.md").read_tex
 OF_EVERY_NODE = ("/rosout", "/parameter_events", "/mono_depth/transition_event", "/clock")
 OF_AN_INSTALL = {"/tf_static"} if importlib.util.find_spec("tf2_msgs") is None else set()  # its messages are not on PyPI
 RANGES = ("range/scan", "range/range", "range/points", "range/depth")
+RELATIVE = {"depth/relative", "depth/relative_uncertainty"}  # in place of all other outputs of a camera
 ROWS = re.findall(r"^\| `([\w/]+)` \| (\w+)/(\w+) \| (in|out) \| ([\w ,]+) \|", PAGE, re.MULTILINE)
+METRIC = {name for name, _, _, direction, _ in ROWS if direction == "out" and name[0] != "/"} - RELATIVE
 
 
 def test_the_table_of_parameters_is_the_nodes_own():
@@ -39,12 +41,13 @@ def wait_for_node(client) -> None:
 @pytest.mark.parametrize(
     ("settings", "absent"),
     [
-        ({"scale.source": "range"}, {"image/compressed", "odom"}),
-        ({"scale.source": "odometry", "image_transport": "compressed"}, {"image", *RANGES}),
+        ({"scale.source": "range"}, {"image/compressed", "odom", *RELATIVE}),
+        ({"scale.source": "odometry", "image_transport": "compressed"}, {"image", *RANGES, *RELATIVE}),
+        ({"scale.source": "relative"}, {"image/compressed", "odom", "/tf_static", *RANGES, *METRIC}),
     ],
 )  # fmt: skip
 def test_topics_and_their_types_and_directions(start, client, make_bundle, settings, absent):
-    start(NODE, model=make_bundle().path, **settings).wait_ready()
+    start(NODE, model=make_bundle(kind="scale_invariant").path, **settings).wait_ready()
     documented = {direction: {} for direction in ("in", "out")}
     for name, package, kind, direction, _ in ROWS:
         if name not in absent | OF_AN_INSTALL:
@@ -66,13 +69,14 @@ def test_topics_and_their_types_and_directions(start, client, make_bundle, setti
         )
 
 
-def test_qos_of_the_topics(start, client, make_bundle):
-    start(NODE, model=make_bundle().path, **{"scale.source": "range"}).wait_ready()
+@pytest.mark.parametrize(("source", "absent"), [("range", RELATIVE), ("relative", {"/tf_static", *RANGES, *METRIC})])
+def test_qos_of_the_topics(start, client, make_bundle, source, absent):
+    start(NODE, model=make_bundle(kind="scale_invariant").path, **{"scale.source": source}).wait_ready()
     policies = ""
     for name, _, _, direction, text in ROWS:
         policies = text if text != "as above" else policies
         ask = client.node.get_publishers_info_by_topic if direction == "out" else client.node.get_subscriptions_info_by_topic
-        if name in {"image/compressed", "odom", *OF_AN_INSTALL}:
+        if name in {"image/compressed", "odom", *absent, *OF_AN_INSTALL}:
             continue
         topic = "/" + name.lstrip("/")
         client.spin_until(lambda a=ask, t=topic: a(t), f"{topic} is there")

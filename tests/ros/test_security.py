@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from harness import LEASE_S, NODE, ROOT, image_message, info_message, wall
-from test_interfaces import OF_AN_INSTALL, ROWS, wait_for_node
+from test_interfaces import METRIC, OF_AN_INSTALL, RELATIVE, ROWS, wait_for_node
 
 POLICY = ROOT / "config" / "mono_depth.policy.xml"
 # By element: the attributes it must have, those it may have, and its children. Of SROS2's policy schema, version 0.2.0.
@@ -36,6 +36,7 @@ IN_OPEN = 0x20  # of Linux' inotify
 RUNS = (
     {"scale.source": "range", "use_sim_time": True},
     {"scale.source": "odometry", "image_transport": "compressed"},
+    {"scale.source": "relative"},
 )  # fmt: skip
 
 
@@ -116,12 +117,18 @@ def test_the_running_node_needs_all_that_the_policy_allows_and_nothing_else(star
     def missing_at_first(settings) -> set[str]:
         """What the graph has late: the policy's names less those of other settings."""
         others = {"/image"} if "image_transport" in settings else {"/image/compressed"}
-        others |= {"/odom"} if settings["scale.source"] == "range" else {n for n in allowed["subscribe"] if "/range/" in n}
+        relative = settings["scale.source"] == "relative"
+        others |= {f"/{name}" for name in (METRIC if relative else RELATIVE)}
+        others |= {n for n in allowed["subscribe"] if "/range/" in n} if settings["scale.source"] != "range" else set()
+        others |= {"/odom"} if settings["scale.source"] != "odometry" else set()
+        others |= {"/tf_static"} if relative else set()
         others |= set() if "use_sim_time" in settings else {"/clock"}
         return set().union(*allowed.values()) - others - set().union(*ask().values())
 
     for settings in RUNS:
-        process = start(NODE, model=make_bundle().path, engine="onnxruntime", **settings).wait_ready()
+        process = start(
+            NODE, model=make_bundle(kind="scale_invariant").path, engine="onnxruntime", **settings
+        ).wait_ready()  # fmt: skip
         wait_for_node(client)
         client.spin_until(
             lambda s=settings: not missing_at_first(s), lambda s=settings: f"not there: {missing_at_first(s)}", LEASE_S
