@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.engines import Engine
-from depth_ros.images import resize_image
+from depth_ros.images import nearest, resize_image
 from depth_ros.scale import check_source
 from depth_ros.types import CameraModel, DepthPrediction, Float32Array, Frame
 
 ASPECT_TOLERANCE = 1.15  # ratio of fx/fy to training's beyond which the image is squashed unlike anything the model has seen
+BAND = 64  # [px] rows that upsample works on at a time: a full-size pass over memory takes longer than its arithmetic
 
 
 class Estimator:
@@ -86,16 +87,19 @@ def upsample(prediction: DepthPrediction, camera: CameraModel) -> DepthPredictio
     if size == (prediction.camera.width, prediction.camera.height):
         return DepthPrediction(prediction.depth, prediction.sigma, camera)
     finite = np.isfinite(prediction.depth)
-    inverse = np.divide(1.0, prediction.depth, where=finite, out=np.zeros_like(prediction.depth))
-    depth = _bilinear(_filled(inverse, finite), size)
+    depth = _bilinear(_filled(np.reciprocal(prediction.depth), finite), size)
     sigma = _bilinear(_filled(prediction.sigma, finite), size)
-    with np.errstate(divide="ignore", invalid="ignore"):  # 1 / 0 only far inside what is blanked next; inf x 0 is NaN
-        np.divide(1.0, depth, out=depth)
-        if not finite.all():
-            # Added to a number, NaN gives NaN and +inf gives +inf; in place, since fresh full-size arrays cost the most here.
-            blank = cv2.resize(np.where(finite, np.float32(0), prediction.depth), size, interpolation=cv2.INTER_NEAREST_EXACT)
-            depth += blank
-            sigma += np.multiply(blank, 0, out=blank)
+    # What is divided by inverse depth: 1, or what the nearest pixel lacks. Its columns are enlarged at once, its rows as needed.
+    numerator = np.where(finite, np.float32(1), prediction.depth)
+    numerator = cv2.resize(numerator, (camera.width, finite.shape[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+    has_gaps, row_of = np.asarray(~finite.all(axis=1)), nearest(finite.shape[0], camera.height)
+    with np.errstate(divide="ignore", invalid="ignore"):  # x / 0 far inside of gaps, and inf x 0, which is NaN
+        for top in range(0, camera.height, BAND):
+            band = slice(top, top + BAND)
+            above = numerator[row_of[band]]
+            np.divide(above, depth[band], out=depth[band])
+            if has_gaps[row_of[band]].any():
+                sigma[band] += np.multiply(above, 0, out=above)
     return DepthPrediction(depth, sigma, camera)
 
 
@@ -103,11 +107,12 @@ def _filled(values: Float32Array, finite: NDArray[np.bool_]) -> Float32Array:
     """Return values with each missing one replaced by the mean of its present 3x3 neighbours (0 without any)."""
     if finite.all():
         return values
-    present = np.where(finite, values, np.float32(0))
-    total = cv2.blur(present, (3, 3))
-    share = cv2.blur(finite.astype(np.float32), (3, 3))
-    filled: Float32Array = np.divide(total, share, where=~finite & (share > 1e-3), out=present)
-    return filled
+    present: Float32Array = cv2.copyTo(values, finite.view(np.uint8))  # 0 elsewhere
+    count = cv2.boxFilter(finite.view(np.uint8), cv2.CV_32F, (3, 3), normalize=False)
+    gaps = np.flatnonzero(~finite & (count > 0))
+    total = cv2.boxFilter(present, -1, (3, 3), normalize=False)
+    present.ravel()[gaps] = total.ravel()[gaps] / count.ravel()[gaps]
+    return present
 
 
 def _bilinear(array: Float32Array, size: tuple[int, int]) -> Float32Array:

@@ -23,13 +23,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from depth_ros.bundle import ModelBundle
 from depth_ros.engines import EngineError
-from depth_ros.images import block_size
+from depth_ros.images import block_size, nearest
 
 if TYPE_CHECKING:
     import onnx
@@ -42,7 +41,7 @@ SIGNATURE = """frame (uint8[{N}, {H}, {W}, 3] image, float[{N}] focal, float[{N}
 """
 
 # images.resize_image: bilinear to a multiple of the size, then the mean of blocks, rounded once. The host's fixed-point
-# arithmetic rounds down twice on the way and so differs by a grey level here and there.
+# arithmetic rounds several times on the way and so differs by a grey level here and there.
 RESIZE = """
     fine_shape = Concat <axis = 0> (images, fine_size)
     planes = Transpose <perm = [0, 3, 1, 2]> (camera_pixels)
@@ -260,10 +259,3 @@ def _constants(bundle: ModelBundle, width: int, height: int) -> dict[str, NDArra
         **{name: np.array(value, np.float32) for name, value in numbers.items()},
         **{name: np.array(value, np.int64) for name, value in integers.items()},
     }
-
-
-def nearest(old: int, new: int) -> NDArray[np.int64]:
-    """Return which of `old` pixels along an axis each of `new` is nearest to, as the host's resizing has it."""
-    row = np.arange(old, dtype=np.float32)[None]
-    indices: NDArray[np.int64] = cv2.resize(row, (new, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0].astype(np.int64)
-    return indices

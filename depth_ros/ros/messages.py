@@ -1,4 +1,7 @@
-"""ROS messages <-> the plain types. The only place that knows both."""
+"""ROS messages <-> the plain types. The only place that knows both.
+
+An image or cloud made here shares its array's memory (if that is contiguous): publish it before the array changes.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +117,7 @@ def _image(values: np.ndarray[Any, Any], encoding: str, header: Header) -> Image
     height, width = values.shape[:2]
     message = Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=BIG_ENDIAN)
     message.step = values.nbytes // height
-    message.data.frombytes(np.ascontiguousarray(values).view(np.uint8))  # 1000x faster than assigning an array
+    _lend(values, message)
     return message
 
 
@@ -142,5 +145,10 @@ def point_cloud(points: np.ndarray[Any, Any], header: Header) -> PointCloud2:
     message.fields = [PointField(name=n, offset=offsets[n][1], datatype=PointField.FLOAT32, count=1) for n in names]
     message.point_step = points.dtype.itemsize
     message.row_step = message.point_step * columns
-    message.data.frombytes(np.ascontiguousarray(points).view(np.uint8))
+    _lend(points, message)
     return message
+
+
+def _lend(values: np.ndarray[Any, Any], message: Image | PointCloud2) -> None:
+    """Make the array's memory the message's data. By the setter it would be copied, or even converted number by number."""
+    message._data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data  # which rclpy reads as any buffer of bytes

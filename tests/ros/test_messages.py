@@ -113,6 +113,16 @@ def test_new_messages_survive_the_wire():
         assert deserialize_message(serialize_message(message), type(message)) == message
 
 
+def test_lent_memory_is_sent_as_ordinary_bytes_are():
+    values = np.random.default_rng(0).random((6, 8), np.float32)
+    lent = messages.depth_image(values, Header(frame_id="f"))
+    ordinary = messages.depth_image(values, Header(frame_id="f"))
+    ordinary.data = values.tobytes()
+    assert serialize_message(lent) == serialize_message(ordinary)
+    values[:] = 0  # no copy was made
+    assert not any(lent.data)
+
+
 def test_cloud_layout():
     points = np.zeros((2, 3), POINT_DTYPE)
     points["x"], points["sigma"] = [[1, 2, 3], [4, 5, 6]], np.nan
