@@ -49,9 +49,8 @@ class TeacherBundle(Predictor):
         size = (self.bundle.height, self.bundle.width)
         seen = F.interpolate(image, size=size, mode="bilinear", antialias=True) if image.shape[-2:] != size else image
         pixels = (255 * seen).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-        depth, sigma = (
-            torch.from_numpy(np.asarray(a))[:, None].to(image.device) for a in self.engine.infer(pixels.cpu().numpy())
-        )
+        answers = self.engine.infer(pixels.cpu().numpy())
+        depth, sigma = (torch.from_numpy(np.asarray(answer))[:, None].to(image.device) for answer in answers)
         depth = depth.clamp(max=self.bundle.max_depth)
         valid = torch.isfinite(depth) & (depth >= self.bundle.min_depth) & torch.isfinite(sigma) & (sigma > 0)
         if image.shape[-2:] == size:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
 from depth_ros import bundle as bundles
@@ -20,7 +19,7 @@ from depth_ros.types import CameraModel, Frame, UInt8Array
 from training.calibration import weighted_quantile
 from training.data.truth import open_evaluation_set
 from training.evaluate import describe_method
-from training.export import export
+from training.export import export, export_metric
 from training.fit_metric import fit_alignment, fit_metric, main, report
 from training.methods import Predictor
 
@@ -84,6 +83,18 @@ def test_scale_and_shift_are_recovered_and_the_graph_gives_metres(
         np.testing.assert_allclose(found.depth[inside], expected[inside], rtol=2e-3)
 
 
+def test_export_fits_before_it_writes(
+    tmp_path: Path, make_config: Callable[..., Any], write_set: Callable[..., Path], relative: bundles.ModelBundle
+) -> None:
+    images, method = pictures(4), Relative(make_config(data={"width": W, "height": H})).eval()
+    data = write_set(tmp_path / "exact", camera(), images, metres(images))
+    description = replace(relative, name="direct", provenance={"run": "mine"})
+    made = export_metric(method, tmp_path / "direct", description, data)
+    assert (made.kind, made.provenance["run"], made.provenance["fit_metric"]) == ("metric", "mine", "exact")
+    assert float(made.provenance["fit_scale"]) == pytest.approx(SCALE, abs=1e-4)
+    assert {path.name for path in tmp_path.iterdir()} == {"direct", "exact"}
+
+
 def test_a_camera_of_another_focal_length_fits_the_same(
     tmp_path: Path, relative: bundles.ModelBundle, write_set: Callable[..., Path]
 ) -> None:
@@ -124,7 +135,8 @@ def test_a_scale_that_changes_from_image_to_image_is_warned_of(
     tmp_path: Path, relative: bundles.ModelBundle, write_set: Callable[..., Path]
 ) -> None:
     images = pictures(8)
-    truths = np.stack([metres(image, SCALE * factor, SHIFT * factor) for image, factor in zip(images, [1, 1, 2, 2] * 2)])
+    factors = [1, 1, 2, 2] * 2  # of which every other one fits
+    truths = np.stack([metres(image, SCALE * f, SHIFT * f) for image, f in zip(images, factors, strict=True)])
     bundle = fit_metric(relative, tmp_path / "metric", open_evaluation_set(write_set(tmp_path / "set", camera(), images, truths)))
     scatter = float(np.std(np.log([1, 2, 1, 2])))
     assert float(bundle.provenance["fit_scatter"]) == pytest.approx(scatter, rel=0.05)

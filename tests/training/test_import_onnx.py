@@ -244,8 +244,8 @@ def test_the_bundle_is_one_for_every_engine(tmp_path: Path, network: Network) ->
 
 
 def test_a_table_of_sigma_is_what_the_errors_are(tmp_path: Path, network: Network, write_set: Callable[..., Path]) -> None:
-    """Below 24 m the truth is a tenth off, beyond a third, as often nearer as farther. Its crop shows rows 6 to 14 only."""
-    grey = np.broadcast_to(np.linspace(0, 255, H * W).reshape(H, W, 1).astype(np.uint8), (H, W, 3))
+    """Below 24 m the truth is a tenth off, beyond a third, as often nearer as farther."""
+    grey = np.broadcast_to(np.linspace(0, 255, W).reshape(1, W, 1).astype(np.uint8), (H, W, 3))
     depth = 3 * (grey[..., 0] / 255 * 0.5 * 20 + TILT + 4)
     share = np.where(depth < 24, 0.1, 1 / 3)
     truths = [depth * (1 + sign * share) for sign in (1, 1, -1, -1)]
