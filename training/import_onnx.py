@@ -28,7 +28,7 @@ from training.data.truth import open_evaluation_set
 from training.fit_metric import fit_metric, report
 from training.importing.making import Import, import_network, judged, notes, with_fitted_sigma
 from training.importing.original import Original, read_original
-from training.importing.presets import GIVES, ORDERS, PLAIN, PRESETS, Colours, Interface
+from training.importing.presets import GIVES, METRES, ORDERS, PLAIN, PRESETS, UNITLESS, Colours, Interface
 from training.importing.sigma import Constant, parse_sigma
 
 OVERRIDES = ("gives", "kind", "mean", "std", "levels", "order", "channel", "factor", "range")  # of Interface, by options
@@ -37,7 +37,10 @@ OVERRIDES = ("gives", "kind", "mean", "std", "levels", "order", "channel", "fact
 def choose_interface(options: argparse.Namespace, original: Original) -> Interface:
     """The preset with what the command line changes, and without colours that the file brings into range itself."""
     given = {key: getattr(options, key) for key in OVERRIDES if getattr(options, key) is not None}
-    interface = replace(PRESETS[options.like], **given)
+    preset = PRESETS[options.like]
+    if given.get("kind", preset.kind) != preset.kind:  # its depth is in another unit
+        given = {"range": METRES if given["kind"] == "metric" else UNITLESS} | given
+    interface = replace(preset, **given)
     if not {"mean", "std"} & given.keys() and (interface.mean, interface.std) != PLAIN and original.normalises:
         _note(
             f"{original.file.name} begins with arithmetic on its colours, so mean and std are taken to be inside it; if they are "
@@ -109,7 +112,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--output", default="", help="name of the output, where the file has several")
     add("--channel", type=int, help="of that output, where it has several: 2 for points x, y, z")
     add("--levels", type=float, help="white before mean and std: 1 or 255")
-    add("--mean", type=_colours, metavar="R,G,B", help="subtracted from the colours")
+    add("--mean", type=_colours, metavar="R,G,B", help="subtracted from the colours, red first whatever --order says")
     add("--std", type=_colours, metavar="R,G,B", help="the colours are divided by")
     add("--order", choices=ORDERS, help="of the colours")
     add("--size", type=_size, metavar="WxH", help="[px] for a file that leaves it open")

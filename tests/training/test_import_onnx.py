@@ -225,6 +225,14 @@ def test_flip_states_how_far_the_mirrored_answer_is(
     assert sum("kernel" in name for name in names) == 1  # two passes, one network
 
 
+def test_a_preset_of_another_kind_has_the_range_of_that_kind(tmp_path: Path, network: Network, images: UInt8Array) -> None:
+    """Disparity whose unit is known, 0.1 / m, is metric."""
+    options = ("--like", "disparity", "--kind", "metric", "--factor", "0.1", "--camera", "30,30")
+    bundle = made(tmp_path / "metric", network(), *options)
+    assert (bundle.kind, bundle.min_depth, bundle.max_depth) == ("metric", 0.1, 80.0)
+    np.testing.assert_allclose(infer(bundle, images)[0], 10 / answer(images, 0.0, 1.0), rtol=1e-4)
+
+
 def test_a_node_with_twice_the_focal_length_sees_twice_the_depth(tmp_path: Path, network: Network, images: UInt8Array) -> None:
     bundle = made(tmp_path / "rule", network(bias=10.0), "--like", "depth", "--focal-rule", "canonical:300")
     estimator = Estimator(bundle, load_engine(bundle))

@@ -10,6 +10,8 @@ IMAGENET: tuple[Colours, Colours] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225
 PLAIN: tuple[Colours, Colours] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 ORDERS = ("rgb", "bgr")
 GIVES = ("inverse", "depth")
+METRES = (0.1, 80.0)  # least and largest depth where nothing else is known
+UNITLESS = (1e-6, 1e6)  # of depth without a unit: all that is positive is in range
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,8 @@ class Interface:
     channel: int = 0  # of that output, where it has several
     factor: float = 1.0  # metres, or 1 / metres of inverse depth, of one unit of the output
     canonical: float = 0.0  # [px] focal length at the network's size that its metres are of, whatever the camera; 0: none
-    range: tuple[float, float] = (0.1, 80.0)  # min_depth, max_depth of the bundle, in the unit of its depth
+    range: tuple[float, float] = METRES  # min_depth, max_depth of the bundle, in the unit of its depth
 
-
-# Relative inverse depth has no unit: all that is positive is in range, down to a millionth.
-UNITLESS = (1e-6, 1e6)
 
 PRESETS: Mapping[str, Interface] = {
     # Ranftl et al., TPAMI 2022: relative inverse depth, made positive by a ReLU.
