@@ -146,7 +146,10 @@ def to_half(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
 
     if any(attribute.type == onnx.AttributeProto.GRAPH for node in model.graph.node for attribute in node.attribute):
         raise EngineError(f"{source}: has a loop or a branch, which is not converted to fp16; use precision fp32")
-    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    try:
+        graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise EngineError(f"{source}: its types cannot be told, which a conversion to fp16 needs: {one_line(error)}") from error
     typed = (*graph.value_info, *graph.input, *graph.output)
     floats = {value.name for value in typed if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     floats |= {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 import yaml
-from onnx import parser
 
-from depth_ros import bundle
-from depth_ros.engines import EngineOptions, load_engine
+from training import import_onnx
 from training.config import TrainConfig, load_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,25 +146,9 @@ def test_configuration_keys_exist(section):
     assert named_keys - known == set()
 
 
-def test_the_bundle_made_by_hand_runs(tmp_path):
-    raw = parser.parse_model("""<ir_version: 9, opset_import: ["" : 18]>
-    raw (float[N, 3, 128, 416] input) => (float[N, 1, 128, 416] metres)
-    <int64[1] first = {0}, int64[1] second = {1}, int64[1] axis = {1}, float two = {2.0}, float ten = {10.0}>
-    {
-      red = Slice (input, first, second, axis)
-      doubled = Mul (red, two)
-      metres = Add (doubled, ten)
-    }""")
-    onnx.save(raw, tmp_path / "raw.onnx")
-    (script,) = re.findall(r"```python\n(.*?)```", text_of(ROOT / "docs" / "bundle.md"), flags=re.DOTALL)
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    model = bundle.load(tmp_path)
-    image = np.random.default_rng(0).integers(0, 256, (2, model.height, model.width, 3), dtype=np.uint8)
-    depth, sigma = load_engine(model, options=EngineOptions(threads=1)).infer(image)
-    expected = 10 + 2 * (image[..., 0] - 123.675) / 58.395
-    np.testing.assert_allclose(depth, expected, rtol=1e-4)
-    np.testing.assert_allclose(sigma, 0.2 * expected, rtol=1e-4)
+def test_arguments_of_the_import_exist(capsys):
+    with pytest.raises(SystemExit):
+        import_onnx.parse(["--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    given = set(re.findall(r"--[a-z-]+", named(ROOT / "docs" / "bring_your_own.md")))
+    assert given - known == set()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from training.config import ConfigError, TrainConfig, merge, override, to_dict
-from training.methods import Learner, Method, build_method, method_type
+from training.methods import Learner, Method, Predictor, build_method, method_type
+from training.teacher_bundle import load_teacher_bundle
 from training.uncertainty import build_uncertainty
+
+AnyPredictor = TypeVar("AnyPredictor", bound=Predictor)
 
 # What may differ when a run goes on: none of these decides a step that is already done.
 FREE_KEYS = (
@@ -142,18 +146,30 @@ def prepare_method(config: TrainConfig, focal: tuple[float, float]) -> Learner:
         _go_on(method, config.run.refine)
     elif config.run.init:
         _initialise(method, _load_offline(config.run.init))
-    method.prepare(load_method if config.run.refine else _load_offline)
+    method.prepare(partial(_load_trained, config))
     return method
+
+
+def _load_trained(config: TrainConfig, path: str) -> Predictor:
+    """What a run learns from: a checkpoint, or the bundle in a folder; not one that has seen the images it will be judged by.
+
+    Raises ConfigError.
+    """
+    found = load_teacher_bundle(Path(path), config.data) if Path(path).is_dir() else load_method(path)
+    return found if config.run.refine else _unrefined(found, path)
 
 
 def _load_offline(path: str) -> Learner:
     """A trained method that has not seen the images it will be judged by. Raises ConfigError."""
-    method = load_method(path)
-    if method.refined:
+    return _unrefined(load_method(path), path)
+
+
+def _unrefined(trained: AnyPredictor, path: str) -> AnyPredictor:
+    if trained.refined:
         raise ConfigError(
             f"{path} was refined online, and what starts from it would be too; expected a checkpoint without run.refine"
         )
-    return method
+    return trained
 
 
 def _go_on(method: Learner, path: str) -> None:

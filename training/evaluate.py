@@ -31,11 +31,11 @@ from training.judging.protocols import ALLOWED, PROTOCOLS, SCALINGS, Prediction,
 from training.judging.report import write_json, write_report
 from training.judging.tables import depth_table, format_judgements
 from training.methods import CHOICES_HELP, METHODS, PARTS, Predictor
+from training.methods.method import REFINED
 
 IN_RANGE = 0.8  # of the network's largest depth, which its sigmoid never reaches: what it puts beyond is sky
 DEFAULT_PROTOCOL = PROTOCOLS["kitti2015"]
 NO_MODEL = "-"
-REFINED = "online refinement"  # of a model that was trained on the images it is judged by; never in one row with others
 
 
 class TorchEngine:

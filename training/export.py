@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,38 +17,27 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
 from depth_ros import bundle as bundles
-from depth_ros import metrics
 from depth_ros.bundle import BundleError, ModelBundle
 from depth_ros.engines import EngineError, EngineOptions, load_engine
 from depth_ros.engines.gate import DEFAULT_LIMITS
-from depth_ros.estimator import Estimator, upsample
-from depth_ros.types import Float32Array, InputError, UInt8Array
+from depth_ros.estimator import Estimator
+from depth_ros.types import InputError, UInt8Array
+from training.bundle_writing import PARITY, ExportError, commit, difference, draft_of, probe_images, stated
+from training.calibration import sigma_factor
 from training.checkpoint import load_method, read_checkpoint
 from training.config import ConfigError
 from training.data.truth import EvaluationSet, open_evaluation_set
 from training.evaluate import Scores, TorchEngine, describe_method, evaluate
+from training.fit_metric import fit_metric, report
 from training.methods import CHOICES_HELP, Ensemble, Predictor
 from training.quantise import FRAMES, describe, quantise, read_frames
 
 OPSET = 18
-STATED = (  # of the scores, in bundle.yaml
-    "images", "abs_rel", "abs_rel_median_scaled", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3",
-    "coverage_1sigma", "coverage_2sigma", "nll", "ause_abs_rel", "aurg_abs_rel",
-)  # fmt: skip
-ONE_SIGMA = 0.6827  # share of a normal distribution within one standard deviation
-PARITY = 1e-3  # largest relative difference in depth and sigma between torch and the exported graph
-# Smaller shares of the depth count as this: a sigma that is the difference of two depths has their rounding errors.
-LEAST_COMPARED = 0.01
-
-
-class ExportError(Exception):
-    """An export that would not be what was trained; the text says what differs."""
 
 
 class ExportGraph(nn.Module):
@@ -66,38 +54,13 @@ class ExportGraph(nn.Module):
 
 
 def calibrate_sigma(method: Predictor, dataset: EvaluationSet) -> float:
-    """Factor on sigma with which ONE_SIGMA of the set's pixels (images weighted alike) err by less than sigma.
-
-    A pixel that the method puts out of range (+inf) has no sigma and is a miss, as in metrics.coverage(). Raises ExportError if
-    the depth is not in metres, and InputError if there is no truth, or so many are out of range that no factor will do.
-    """
+    """sigma_factor() of a method. Raises ExportError if the depth is not in metres, and InputError as that does."""
     description = describe_method(method, "uncalibrated")
     if description.kind != "metric":
         raise ExportError(
             f"{dataset.name}: kind is '{description.kind}'; expected 'metric', since sigma is fitted to truth in metres"
         )
-    estimator = Estimator(description, TorchEngine(method))
-    ratios, weights = [], []
-    for item in dataset:
-        truth = item.truth
-        prediction = upsample(estimator.predict([item.frame])[0], item.frame.camera)
-        valid = metrics.valid_truth(truth) & metrics.garg_crop(*truth.shape) & ~np.isnan(prediction.depth)
-        if valid.any():
-            depth, sigma = prediction.depth[valid], prediction.sigma[valid]
-            ratio = np.where(np.isfinite(depth), np.abs(depth - truth[valid]) / sigma, np.inf)
-            ratios.append(ratio)
-            weights.append(np.full(ratio.size, 1 / ratio.size))
-    if not ratios:
-        raise InputError(f"{dataset.name}: no image has truth to calibrate sigma with")
-    ratio, weight = np.concatenate(ratios), np.concatenate(weights)
-    order = np.argsort(ratio)
-    factor = float(ratio[order][np.searchsorted(np.cumsum(weight[order]), ONE_SIGMA * weight.sum())])
-    if not np.isfinite(factor):
-        raise InputError(
-            f"{dataset.name}: over {1 - ONE_SIGMA:.0%} of the measured pixels are out of this model's range, so sigma cannot be "
-            "calibrated; expected depth there: raise network.max_depth, or calibrate on nearer scenes"
-        )
-    return factor
+    return sigma_factor(Estimator(description, TorchEngine(method)), dataset)
 
 
 def export(method: Predictor, folder: Path, description: ModelBundle) -> ModelBundle:
@@ -105,17 +68,19 @@ def export(method: Predictor, folder: Path, description: ModelBundle) -> ModelBu
 
     Raises ExportError if the graph is not what was trained; whatever lay in `folder` before stays as it was then.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}_", dir=folder.parent) as temporary:
-        draft = Path(temporary)
+    with draft_of(folder) as draft:
         _write_graph(method, draft / "model.onnx", description)
         check_parity(method, bundles.save(description, draft))
-        folder.mkdir(exist_ok=True)
-        for name in ("model.onnx", "bundle.yaml"):  # between the two, the old bundle.yaml refuses the new graph by its checksum
-            (draft / name).replace(folder / name)
-    bundle = bundles.load(folder)
-    bundle.int8_path.unlink(missing_ok=True)  # made of the graph that lay here before
-    return bundle
+    return bundles.load(folder)
+
+
+def export_metric(method: Predictor, folder: Path, description: ModelBundle, data: Path | None) -> ModelBundle:
+    """As export(); relative inverse depth becomes metres on a set with truth, if one is given. Raises as fit_metric(), too."""
+    if data is None:
+        return export(method, folder, description)
+    with TemporaryDirectory() as temporary:
+        relative = export(method, Path(temporary) / folder.name, description)
+        return fit_metric(relative, folder, open_evaluation_set(data))
 
 
 def _write_graph(method: Predictor, file: Path, description: ModelBundle) -> None:
@@ -150,11 +115,7 @@ def check_parity(method: Predictor, bundle: ModelBundle, images: UInt8Array | No
 
     Raises ExportError unless it is below PARITY; a value that is not finite never is.
     """
-    if images is None:
-        shape = (bundle.height, bundle.width, 3)
-        noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        ramp = np.broadcast_to(np.linspace(0, 255, bundle.height, dtype=np.uint8)[:, None, None], shape)
-        images = np.stack([noise, ramp])
+    images = probe_images(bundle) if images is None else images
     with closing(load_engine(bundle, options=EngineOptions(threads=1))) as engine:
         found = difference(engine.infer(images), TorchEngine(method).infer(images))
     if not found < PARITY:
@@ -163,18 +124,6 @@ def check_parity(method: Predictor, bundle: ModelBundle, images: UInt8Array | No
             "the network's depth is not finite, or an operation of it does not survive the export"
         )
     return found
-
-
-def difference(graph: tuple[Float32Array, Float32Array], reference: tuple[Float32Array, Float32Array]) -> float:
-    """Largest relative difference in depth or sigma (N, h, w) [m] of a graph's answer from torch's; NaN if one is not finite.
-
-    A sigma is compared with its own size, or with LEAST_COMPARED of the depth where it is smaller.
-    """
-    (depth, sigma), (true_depth, true_sigma) = graph, reference
-    size = np.maximum(np.abs(true_sigma), LEAST_COMPARED * np.abs(true_depth))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares = np.abs(depth - true_depth) / np.abs(true_depth), np.abs(sigma - true_sigma) / size
-    return float(np.max(shares))  # max() would pass over a NaN
 
 
 def load_predictor(checkpoints: Sequence[Path], changes: Sequence[str] = ()) -> Predictor:
@@ -192,19 +141,9 @@ def provenance(checkpoints: Sequence[Path], changes: Sequence[str] = ()) -> dict
         "step": ", ".join(str(values["step"]) for values in stored),
         "config": ", ".join(dict.fromkeys(hashlib.sha256(text).hexdigest()[:12] for text in canonical)),
         **({"set": ", ".join(changes)} if changes else {}),
-        "commit": _commit(),
+        "commit": commit(),
         "torch": str(torch.__version__),
     }
-
-
-def _commit() -> str:
-    """Commit of this code, "unknown" outside a repository or without git."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    try:
-        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return "unknown"
-    return found.stdout.strip() or "unknown"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -216,6 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("bundle", type=Path, help="folder to write, for example models/mine")
     parser.add_argument("--calibrate", type=Path, help="folder with truth: sigma is fitted on every other image, the rest judges")
     parser.add_argument(
+        "--fit-metric", type=Path, metavar="DATA", help="make metres of relative inverse depth, as training.fit_metric does"
+    )
+    parser.add_argument(
         "--int8", type=Path, help="folder of the robot's images: an int8 graph for TensorRT is calibrated on them"
     )
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=CHOICES_HELP)
@@ -225,24 +167,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         method = load_predictor(options.checkpoint, options.set)
         scores: Scores = {}
+        if options.calibrate and options.fit_metric:
+            raise ConfigError("--calibrate and --fit-metric both fit sigma; expected one of them")
         if options.calibrate:
             dataset = open_evaluation_set(options.calibrate)
             method.sigma_calibration.mul_(calibrate_sigma(method, dataset.every_second(0)))
             judged = describe_method(method, options.bundle.name)
             scores = evaluate(Estimator(judged, TorchEngine(method)), dataset.every_second(1))
-        else:
+        elif not options.fit_metric:
             print("note: without --calibrate, sigma is as trained, not fitted to real errors", file=sys.stderr)
         described = describe_method(method, options.bundle.name)
         description = replace(
             described,
             trained_on=options.trained_on,
             licence=options.licence,
-            metrics={key: round(scores[key], 4) for key in STATED if key in scores},
+            metrics=stated(scores),
             provenance=provenance(options.checkpoint, options.set) | dict(described.provenance),
             limits=DEFAULT_LIMITS,
         )
         frames = read_frames(options.int8, description, 2 * FRAMES) if options.int8 else None
-        bundle = export(method, options.bundle, description)
+        bundle = export_metric(method, options.bundle, description, options.fit_metric)
+        if options.fit_metric:
+            print(report(bundle))
         if frames is not None:
             bundle = quantise(bundle, frames, options.int8.resolve().name)
             print(describe(bundle))

@@ -484,7 +484,7 @@ def test_teachers_that_do_not_fit_are_refused(build: Build, batch: Batch) -> Non
         student.set_teachers([unscaled])
     with pytest.raises(ConfigError, match=r"of several teachers one is not metric"):
         student.set_teachers([build("monodepth2"), unscaled])
-    with pytest.raises(ConfigError, match=r"expected one with a depth network"):
+    with pytest.raises(ConfigError, match=r"expected a checkpoint with a depth network"):
         student.set_teachers([Told(student.config)])
     learns = student_of(build, unscaled, data=TINY["data"] | {"known_poses": False})
     assert not learns.metric

@@ -14,6 +14,7 @@ from training.networks import DepthNet
 from training.uncertainty import build_uncertainty
 
 LEAST_DISPARITY = 1e-5  # of the network's, in (0, 1): a logit within +-12
+REFINED = "online refinement"  # of a model that was trained on the images it is judged by; never in one row with others
 LEAST_SIGMA = 1e-3  # of the depth: passes that happen to agree do not make a pixel certain
 
 

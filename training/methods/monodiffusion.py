@@ -61,7 +61,9 @@ class MonoDiffusion(Taught, Monodepth2):
         super().set_teachers(teachers)
         for teacher in teachers:
             if not isinstance(teacher, Method):
-                raise ConfigError(f"a teacher is of method {teacher.config.method.name}; expected one with a depth network")
+                raise ConfigError(
+                    f"a teacher is of method {teacher.config.method.name}; expected a checkpoint with a depth network"
+                )
         if self.learns_metres and not self.metric:
             raise ConfigError(
                 "the teacher's depth is true up to one factor, but the lengths between this run's views are known, and the two "

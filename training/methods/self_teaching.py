@@ -28,4 +28,5 @@ class SelfTeaching(Taught, Supervised):
             # The teacher sees the plain image, the student the augmented one.
             teacher = self.teacher()
             depth = teacher.predict(batch.image)[0] * torch.sqrt(self.focal.prod() / teacher.focal.prod())
-        return self.log_depth_losses(batch.input, torch.log(depth), torch.ones_like(depth, dtype=torch.bool))
+        valid = torch.isfinite(depth)  # a bundle's teacher leaves pixels out
+        return self.log_depth_losses(batch.input, torch.log(torch.where(valid, depth, 1.0)), valid)
