@@ -67,8 +67,8 @@ SCALE_LAYERS = (
     ("odometry",),
 )
 TRAINING_LAYERS = (
-    ("config", "ranges", "batch", "guards"),
-    ("geometry", "losses", "feature_losses", "diffusion", "data", "schedules", "devices", "record"),
+    ("config", "ranges", "batch", "guards", "alignment"),
+    ("geometry", "losses", "feature_losses", "relative_losses", "diffusion", "data", "schedules", "devices", "record"),
     ("multi_view", "networks", "uncertainty"),
     ("methods",),
     ("checkpoint",),
