@@ -130,7 +130,7 @@ class NetworkConfig:
 
     encoder: str = "efficientnet_lite0"
     pretrained: str = "imagenet"  # imagenet, none, or the path of a state_dict
-    decoder: str = "light"  # training/networks: light, monodepth2, chained_pooling, nested, nested_light; Lite-Mono has its own
+    decoder: str = "light"  # light, monodepth2, chained_pooling, nested, nested_light, midas, midas_small; Lite-Mono has its own
     last_relu_only: bool = False  # resnet, not in the pose net: of a stage's additions only the last has a ReLU
     pooled_shortcut: bool = False  # resnet, not in the pose net: shortcuts that halve the size take a maximum first
     frozen_batchnorm: bool = False  # keep the statistics of run.init: for batches of mixed domains
@@ -145,6 +145,7 @@ class OptimConfig:
     batch_size: int = 8  # of all devices together
     learning_rate: float = 2e-4
     pose_learning_rate: float = 0.0  # of the pose network; 0: the same
+    pretrained_rate: float = 1.0  # factor on the learning rate of encoders, whose weights are pretrained (MiDaS: 0.1)
     schedule: str = "cosine"  # cosine, step, or cyclic (cosine with restarts, run.cycles)
     drop_steps: tuple[int, ...] = ()  # step: where the rate is multiplied by drop_factor
     drop_factor: float = 0.1

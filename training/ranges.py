@@ -38,7 +38,7 @@ RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("data.street_samples", "method.scales", "optim.batch_size"), lambda value: value >= 1, "1 or more"),
     (("run.max_steps", "run.log_every", "run.validate_every"), lambda value: value >= 1, "1 or more"),
     (("optim.ema",), lambda value: 0 <= value < 1, "from 0 (no average) to below 1"),
-    (("optim.learning_rate", "optim.clip_norm"), lambda value: value > 0, "above 0"),
+    (("optim.learning_rate", "optim.pretrained_rate", "optim.clip_norm"), lambda value: value > 0, "above 0"),
     (("optim.pose_learning_rate", "optim.weight_decay"), lambda value: 0 <= value < float("inf"), "0 or more"),
     (("optim.warmup_steps", "run.seed"), lambda value: value >= 0, "0 or more"),
     (("optim.schedule",), lambda value: value in ("cosine", "step", "cyclic"), "cosine, step or cyclic"),
