@@ -125,6 +125,17 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True)
+class MidasConfig:
+    """MiDaS (Ranftl et al., TPAMI 2022): what is compared with inverse depth that is true up to a scale and a shift."""
+
+    loss: str = "ssitrim"  # training/relative_losses.py: ssitrim, ssimae, ssimse; or a rival: simse, silog, ordinal, nmg
+    trimmed: float = 0.2  # ssitrim: share of an image's largest residuals that do not count
+    pairs: int = 5000  # ordinal: random ones of an image
+    gradient: float = 0.5  # weight of the multi-scale gradient matching (alpha)
+    gradient_scales: int = 4
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """The depth network (and the pose network's encoder)."""
 
@@ -181,6 +192,7 @@ class TrainConfig:
     method: MethodConfig = field(default_factory=MethodConfig)
     feature: FeatureConfig = field(default_factory=FeatureConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    midas: MidasConfig = field(default_factory=MidasConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
