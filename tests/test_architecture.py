@@ -74,8 +74,8 @@ SCALE_LAYERS = (
     ("odometry",),
 )
 TRAINING_LAYERS = (
-    ("config", "source_config", "ranges", "batch", "guards"),
-    ("geometry", "losses", "feature_losses", "diffusion", "data", "schedules", "devices", "record"),
+    ("config", "source_config", "ranges", "batch", "guards", "alignment"),
+    ("geometry", "losses", "feature_losses", "relative_losses", "diffusion", "data", "schedules", "devices", "record"),
     ("multi_view", "networks", "uncertainty"),
     ("methods", "bundle_writing", "calibration"),
     ("teacher_bundle",),

@@ -81,6 +81,14 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(image, image, K, views, depth=torch.where(valid, depth, 1.0), valid=valid)
 
 
+def with_inverse(batch: Batch) -> Batch:
+    """A batch with true depth has inverse depth too, all samples being of one dataset (0). Any other is returned as it is."""
+    if batch.inverse is not None or batch.depth is None:
+        return batch
+    dataset = torch.zeros(len(batch.depth), dtype=torch.int64, device=batch.depth.device)
+    return replace(batch, inverse=1 / batch.depth, dataset=dataset)
+
+
 def to_device(item: T, device: torch.device) -> T:
     """Return the batch or view with every tensor on `device`."""
 

@@ -113,12 +113,23 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True)
+class MidasConfig:
+    """MiDaS (Ranftl et al., TPAMI 2022): what is compared with inverse depth that is true up to a scale and a shift."""
+
+    loss: str = "ssitrim"  # training/relative_losses.py: ssitrim, ssimae, ssimse; or a rival: simse, silog, ordinal, nmg
+    trimmed: float = 0.2  # ssitrim: share of an image's largest residuals that do not count
+    pairs: int = 5000  # ordinal: random ones of an image
+    gradient: float = 0.5  # weight of the multi-scale gradient matching (alpha)
+    gradient_scales: int = 4
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """The depth network (and the pose network's encoder)."""
 
     encoder: str = "efficientnet_lite0"
     pretrained: str = "imagenet"  # imagenet, none, or the path of a state_dict
-    decoder: str = "light"  # training/networks: light, monodepth2, chained_pooling, nested, nested_light; Lite-Mono has its own
+    decoder: str = "light"  # light, monodepth2, chained_pooling, nested, nested_light, midas, midas_small; Lite-Mono has its own
     last_relu_only: bool = False  # resnet, not in the pose net: of a stage's additions only the last has a ReLU
     pooled_shortcut: bool = False  # resnet, not in the pose net: shortcuts that halve the size take a maximum first
     frozen_batchnorm: bool = False  # keep the statistics of run.init: for batches of mixed domains
@@ -133,6 +144,7 @@ class OptimConfig:
     batch_size: int = 8  # of all devices together
     learning_rate: float = 2e-4
     pose_learning_rate: float = 0.0  # of the pose network; 0: the same
+    pretrained_rate: float = 1.0  # factor on the learning rate of encoders, whose weights are pretrained (MiDaS: 0.1)
     schedule: str = "cosine"  # cosine, step, or cyclic (cosine with restarts, run.cycles)
     drop_steps: tuple[int, ...] = ()  # step: where the rate is multiplied by drop_factor
     drop_factor: float = 0.1
@@ -168,6 +180,7 @@ class TrainConfig:
     method: MethodConfig = field(default_factory=MethodConfig)
     feature: FeatureConfig = field(default_factory=FeatureConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    midas: MidasConfig = field(default_factory=MidasConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)

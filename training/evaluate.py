@@ -73,7 +73,7 @@ def describe_method(method: Predictor, name: str) -> ModelBundle:
         height=config.data.height,
         fx=fx,
         fy=fy,
-        kind="metric" if method.metric else "scale_invariant",
+        kind=method.kind,
         min_depth=config.network.min_depth,
         max_depth=IN_RANGE * config.network.max_depth,
         sigma_calibration=float(method.sigma_calibration),

@@ -37,12 +37,18 @@ def cycle_ends(run: RunConfig) -> list[int]:
 
 
 def build_optimizer(method: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over all weights; those of a pose network have a learning rate of their own where the config says so."""
-    pose = [p for name, p in method.named_parameters() if name.startswith("pose_net.")]
-    others = [p for name, p in method.named_parameters() if not name.startswith("pose_net.")]
-    groups = [(others, config.learning_rate), (pose, config.pose_learning_rate or config.learning_rate)]
+    """AdamW over all weights; a pose network and the encoders have learning rates of their own where the config says so.
+
+    The first group has optim.learning_rate.
+    """
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {(False, config.learning_rate): []}
+    for name, parameter in method.named_parameters():
+        is_pose = name.startswith("pose_net.")
+        rate = (config.pose_learning_rate or config.learning_rate) if is_pose else config.learning_rate
+        rate *= config.pretrained_rate if ".encoder." in name else 1
+        groups.setdefault((is_pose, rate), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": parameters, "lr": rate, "initial_lr": rate} for parameters, rate in groups if parameters],
+        [{"params": parameters, "lr": rate, "initial_lr": rate} for (_, rate), parameters in groups.items() if parameters],
         weight_decay=config.weight_decay,
     )
 

@@ -42,7 +42,7 @@ def test_encoders_have_the_published_size_and_strides_2_to_32(name: str) -> None
     assert [tuple(f.shape[2:]) for f in features] == [(64 // s, 96 // s) for s in (2, 4, 8, 16, 32)]
 
 
-@pytest.mark.parametrize(("decoder", "maps"), [("light", 3), ("monodepth2", 4), ("chained_pooling", 4)])
+@pytest.mark.parametrize(("decoder", "maps"), [("light", 3), ("monodepth2", 4), ("chained_pooling", 4), ("midas", 1)])
 def test_the_depth_net_gives_full_size_maps_that_start_at_far_plausible_depths(decoder: str, maps: int) -> None:
     net = DepthNet(NetworkConfig(pretrained="none", decoder=decoder), outputs=2).eval()
     outputs = net(torch.rand(2, 3, 64, 96))

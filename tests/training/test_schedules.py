@@ -59,6 +59,27 @@ def test_the_pose_network_has_a_rate_of_its_own() -> None:
         assert set_rates(optimizer, 1.0) == 0.4  # a factor on the group's own rate, not on the one of the step before
 
 
+def test_encoders_have_a_factor_on_their_rate() -> None:
+    """That of a pose network on the pose network's own rate; the rate that is logged is that of the new layers."""
+    net = nn.ModuleDict({"encoder": nn.Linear(2, 2), "decoder": nn.Linear(2, 1)})
+    method = nn.ModuleDict(
+        {"depth_net": net, "pose_net": nn.ModuleDict({"encoder": nn.Linear(3, 1), "squeeze": nn.Linear(1, 1)})}
+    )
+    for factor, pose, expected in (
+        (1.0, 0.0, (0.4, 0.4, 0.4, 0.4)),
+        (0.1, 0.2, (0.04, 0.4, 0.02, 0.2)),
+        (0.5, 0.2, (0.2, 0.4, 0.1, 0.2)),
+    ):
+        config = OptimConfig(learning_rate=0.4, pose_learning_rate=pose, pretrained_rate=factor)
+        optimizer = build_optimizer(method, config)
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        assert len(rates) == len(list(method.parameters()))
+        parts = (net["encoder"], net["decoder"], method["pose_net"]["encoder"], method["pose_net"]["squeeze"])
+        for part, rate in zip(parts, expected, strict=True):
+            assert [rates[id(p)] for p in part.parameters()] == pytest.approx([rate] * 2)
+        assert set_rates(optimizer, 1.0) == 0.4
+
+
 def test_the_average_follows_a_step_and_ends_at_its_decay() -> None:
     """After n updates the weight of the newest is 1 - min(decay, (1 + n) / (10 + n))."""
     for count, weight in ((1, 9 / 11), (10, 9 / 20), (10_000, 0.01)):

@@ -246,7 +246,7 @@ def test_members_without_metres_do_not_count_their_scales_as_uncertainty(build: 
     [
         ({"data": {"width": 96}}, r"data.width 192 and 96"),
         ({"network": {"max_depth": 80.0}}, r"network.max_depth 100 and 80"),
-        ({"data": {"known_poses": False}}, r"partly metric"),
+        ({"data": {"known_poses": False}}, r"partly metric, partly scale_invariant"),
     ],
 )
 def test_members_that_do_not_fit_are_refused(build: Build, sections: dict[str, dict[str, object]], message: str) -> None:

@@ -7,6 +7,7 @@ from training.methods.ensemble import Ensemble
 from training.methods.featdepth import FeatDepth, FeatureNetAlone
 from training.methods.low_texture import LowTexture
 from training.methods.method import Learner, Method, Predictor
+from training.methods.midas import Midas
 from training.methods.monodepth2 import Monodepth2
 from training.methods.monodiffusion import MonoDiffusion
 from training.methods.self_teaching import SelfTeaching
@@ -21,6 +22,7 @@ __all__ = [
     "Learner",
     "LowTexture",
     "Method",
+    "Midas",
     "MonoDiffusion",
     "Monodepth2",
     "Predictor",
@@ -37,6 +39,7 @@ METHODS: dict[str, type[Method]] = {
     "featdepth": FeatDepth,
     "low_texture": LowTexture,
     "monodiffusion": MonoDiffusion,
+    "midas": Midas,
 }
 PARTS: dict[str, type[Learner]] = {"feature_net": FeatureNetAlone}  # trained beforehand, for a method; they predict no depth
 CHOICES = sorted({key for method in METHODS.values() for key in method.choices})

@@ -38,9 +38,9 @@ class Ensemble(Predictor):
         self.members = nn.ModuleList(members)
 
     @property
-    def metric(self) -> bool:
+    def kind(self) -> str:
         """See Predictor; all members are alike in it."""
-        return all(member.metric for member in self.members)
+        return str(self.members[0].kind)
 
     @property
     def refined(self) -> bool:
@@ -72,5 +72,10 @@ def _check_alike(first: Learner, other: Learner) -> None:
             f"an ensemble's checkpoints were trained with focal lengths {first.focal.tolist()} and {other.focal.tolist()} px; "
             "expected the same camera"
         )
-    if first.metric != other.metric:
-        raise ConfigError("an ensemble's checkpoints are partly metric, partly true up to one factor; expected one kind")
+    if first.kind != other.kind:
+        raise ConfigError(f"an ensemble's checkpoints are partly {first.kind}, partly {other.kind}; expected one kind")
+    if first.kind == "affine_invariant":
+        raise ConfigError(
+            "an ensemble's checkpoints are affine_invariant: each has a scale and a shift of its own in every image; "
+            "expected metric or scale_invariant ones, or a single checkpoint"
+        )

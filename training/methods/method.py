@@ -31,9 +31,14 @@ class Predictor(nn.Module):
         self.register_buffer("sigma_calibration", torch.ones(()))
 
     @property
+    def kind(self) -> str:
+        """What depth is true up to: one of depth_ros.bundle.KINDS."""
+        return "metric"
+
+    @property
     def metric(self) -> bool:
-        """Whether depth is in metres; if not, it is true up to one factor."""
-        return True
+        """Whether depth is in metres."""
+        return self.kind == "metric"
 
     @property
     def refined(self) -> bool:
@@ -41,7 +46,7 @@ class Predictor(nn.Module):
         return bool(self.config.run.refine)
 
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """RGB in [0, 1] (B, 3, H, W) -> depth [m] and sigma [m], each (B, 1, H, W), for a camera with `focal`."""
+        """RGB in [0, 1] (B, 3, H, W) -> depth and sigma [m, or by kind], each (B, 1, H, W), for a camera with `focal`."""
         depth, relative = self.predict_relative(image)
         return depth, self.sigma_calibration * relative.clamp(min=LEAST_SIGMA) * depth
 

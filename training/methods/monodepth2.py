@@ -21,9 +21,9 @@ class Monodepth2(Method):
         self.pose_net = build_pose_net(config.network, config.data.width) if config.data.learns_pose else None
 
     @property
-    def metric(self) -> bool:
+    def kind(self) -> str:
         """See Predictor."""
-        return self.learns_metres
+        return "metric" if self.learns_metres else "scale_invariant"
 
     @property
     def learns_metres(self) -> bool:

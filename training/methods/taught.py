@@ -25,9 +25,9 @@ class Taught(Method):
         self.teachers: list[Predictor] = []
 
     @property
-    def metric(self) -> bool:
+    def kind(self) -> str:
         """See Predictor: whatever the losses know of metres, depth is as its teachers'."""
-        return bool(self.taught_metres)
+        return "metric" if self.taught_metres else "scale_invariant"
 
     def prepare(self, load: Callable[[str], Predictor]) -> None:
         """Load the teachers that the configuration names. Raises ConfigError."""
@@ -35,6 +35,12 @@ class Taught(Method):
 
     def set_teachers(self, teachers: list[Predictor]) -> None:
         """Give the trained teachers; they are used in evaluation mode, without gradients. Raises ConfigError."""
+        for teacher in teachers:
+            if teacher.kind == "affine_invariant":
+                raise ConfigError(
+                    f"a teacher is of method {teacher.config.method.name}, whose depth has a scale and a shift of its own in "
+                    "every image; expected metric teachers, or one that is true up to one factor"
+                )
         metric = all(teacher.metric for teacher in teachers)
         if len(teachers) > 1 and not metric:
             raise ConfigError("of several teachers one is not metric: their scales differ; expected one teacher, or metric ones")

@@ -19,6 +19,7 @@ from training.networks.depth_decoder import PASSES, DepthDecoder
 from training.networks.efficientnet_lite import EfficientNetLite0, load_imagenet
 from training.networks.lite_mono import VARIANTS, LiteMono, LiteMonoDecoder
 from training.networks.lite_mono_weights import from_published
+from training.networks.midas_decoder import MidasDecoder
 from training.networks.nested_decoder import NestedDecoder
 from training.networks.pose_net import PoseNet
 from training.networks.resnet import resnet18, resnet50
@@ -36,6 +37,8 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
     "chained_pooling": ChainedPoolingDecoder,
     "nested": partial(NestedDecoder, light=False),
     "nested_light": partial(NestedDecoder, light=True),
+    "midas": partial(MidasDecoder, light=False),
+    "midas_small": partial(MidasDecoder, light=True),
 }
 RESNET_CHANGES = ("last_relu_only", "pooled_shortcut")
 DISPARITY_BIAS = -2.5  # starts at far, plausible depths; 0 starts at 2 * min_depth and can saturate
