@@ -47,13 +47,16 @@ def probe_images(bundle: ModelBundle) -> UInt8Array:
     return np.stack([noise, ramp])
 
 
-def difference(graph: tuple[Float32Array, Float32Array], reference: tuple[Float32Array, Float32Array]) -> float:
+def difference(
+    graph: tuple[Float32Array, Float32Array], reference: tuple[Float32Array, Float32Array], calibration: float = 1.0
+) -> float:
     """Largest relative difference in depth or sigma (N, h, w) [m] of a graph's answer from a reference; NaN if one is not finite.
 
-    A sigma is compared with its own size, or with LEAST_COMPARED of the depth where it is smaller.
+    A sigma is compared with its own size, or with LEAST_COMPARED of the depth, times its `calibration`, where it is smaller: that
+    factor enlarges the rounding errors as it does sigma.
     """
     (depth, sigma), (true_depth, true_sigma) = graph, reference
-    size = np.maximum(np.abs(true_sigma), LEAST_COMPARED * np.abs(true_depth))
+    size = np.maximum(np.abs(true_sigma), calibration * LEAST_COMPARED * np.abs(true_depth))
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.abs(depth - true_depth) / np.abs(true_depth), np.abs(sigma - true_sigma) / size
     return float(np.max(shares))  # max() would pass over a NaN

@@ -117,7 +117,7 @@ def check_parity(method: Predictor, bundle: ModelBundle, images: UInt8Array | No
     """
     images = probe_images(bundle) if images is None else images
     with closing(load_engine(bundle, options=EngineOptions(threads=1))) as engine:
-        found = difference(engine.infer(images), TorchEngine(method).infer(images))
+        found = difference(engine.infer(images), TorchEngine(method).infer(images), bundle.sigma_calibration)
     if not found < PARITY:
         raise ExportError(
             f"{bundle.name}: model.onnx differs from torch by {found:.2g} relative; expected below {PARITY:g}: "

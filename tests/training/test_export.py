@@ -179,6 +179,9 @@ def test_a_sigma_below_a_hundredth_of_the_depth_is_compared_with_that() -> None:
     assert difference((depth, np.float32([[[2.02, 0.01]]])), reference) == pytest.approx(1e-2, rel=1e-4)
     assert difference((np.float32([[[10.02, 10.0]]]), reference[1]), reference) == pytest.approx(2e-3, rel=1e-3)
     assert np.isnan(difference((depth, np.float32([[[np.nan, 0.01]]])), reference))
+    found = (np.float32([[[10.001, 10.0]]]), np.float32([[[2.0, 0.01006]]]))
+    larger = [(np.float32(d), 20 * np.float32(s)) for d, s in (found, reference)]  # sigma x 20, rounding errors and all
+    assert difference(*larger, calibration=20.0) == pytest.approx(difference(found, reference), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", [Restless, Unsure])

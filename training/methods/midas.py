@@ -25,7 +25,7 @@ class Midas(Method):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
-        self.datasets = tuple(entry.name for entry in getattr(config.data, "mix", ())) or ("relative",)
+        self.datasets = tuple(entry.name for entry in config.data.mix) or ("relative",)
 
     def _build_net(self) -> DepthNet:
         if self.uncertainty.outputs:
