@@ -69,7 +69,7 @@ SCALE_LAYERS = (
 TRAINING_LAYERS = (
     ("config", "ranges", "batch", "guards", "alignment"),
     ("geometry", "losses", "feature_losses", "relative_losses", "diffusion", "data", "schedules", "devices", "record"),
-    ("multi_view", "networks", "uncertainty"),
+    ("multi_view", "networks", "uncertainty", "mixing"),
     ("methods",),
     ("checkpoint",),
     ("judging",),
