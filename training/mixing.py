@@ -72,8 +72,8 @@ def task_weights(gram: Floats, losses: Floats, normalisation: str) -> Floats:
 
     The common direction is the shortest in the hull of the gradients divided by NORMALISATIONS. So that all losses fall along it
     the weights contain that divisor too (the reference leaves it out). Their sum is the number of tasks. A loss without a
-    gradient, such as that of a dataset with no sample in the batch, is no task, and weighs 1. Products that are not finite give 1:
-    the step finds out.
+    gradient, such as that of a dataset with no sample in the batch, is no task, and weighs 1. Products that are not finite
+    give 1: the step finds out.
     """
     weights, lengths = np.ones(len(gram)), np.sqrt(np.maximum(gram.diagonal(), 0))
     tasks = lengths > 0
