@@ -76,7 +76,7 @@ SCALE_LAYERS = (
 TRAINING_LAYERS = (
     ("config", "source_config", "ranges", "batch", "guards", "alignment"),
     ("geometry", "losses", "feature_losses", "relative_losses", "diffusion", "data", "schedules", "devices", "record"),
-    ("multi_view", "networks", "uncertainty"),
+    ("multi_view", "networks", "uncertainty", "mixing"),
     ("methods", "bundle_writing", "calibration"),
     ("teacher_bundle",),
     ("checkpoint",),

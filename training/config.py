@@ -150,6 +150,9 @@ class OptimConfig:
     drop_factor: float = 0.1
     weight_decay: float = 1e-2
     warmup_steps: int = 50
+    mixing: str = "sum"  # of the loss's terms; pareto: weights with which none of them gets worse (training/mixing.py)
+    pareto_parameters: str = r"(encoder\.stages\.[2-9]|decoder)\."  # regular expression: names of weights whose gradients decide
+    pareto_normalisation: str = "l2"  # of those gradients: none, l2 (length), loss, loss+ (loss times length)
     clip_norm: float = 1.0  # of the gradient; .inf: no clipping
     ema: float = 0.99  # decay of the averaged weights that are validated and exported
 

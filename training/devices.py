@@ -68,8 +68,13 @@ class NetworkPrecision(MixedPrecision):
 
 def skips_overflow(precision: Precision) -> bool:
     """Whether a gradient that overflows is skipped, and the loss scaled down; not once it is no longer scaled up."""
+    return getattr(precision, "scaler", None) is not None and loss_scale(precision) >= 1
+
+
+def loss_scale(precision: Precision) -> float:
+    """The factor on losses that keeps 16-bit gradients from vanishing; 1 where there is none."""
     scaler = getattr(precision, "scaler", None)
-    return scaler is not None and scaler.get_scale() >= 1
+    return 1.0 if scaler is None else float(scaler.get_scale())
 
 
 def _open_precision(run: RunConfig) -> Precision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -10,6 +11,14 @@ from typing import Any
 def _same_order(offsets: Sequence[Sequence[int]]) -> bool:
     """Whether view i lies before (or after) the target in every set: a learned pose needs the order of time."""
     return len({tuple(offset > 0 for offset in group) for group in offsets}) == 1 and all(all(group) for group in offsets)
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 # Keys, whether a value fits, and what was expected.
@@ -51,6 +60,9 @@ RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("optim.learning_rate", "optim.pretrained_rate", "optim.clip_norm"), lambda value: value > 0, "above 0"),
     (("optim.pose_learning_rate", "optim.weight_decay"), lambda value: 0 <= value < float("inf"), "0 or more"),
     (("optim.warmup_steps", "run.seed"), lambda value: value >= 0, "0 or more"),
+    (("optim.mixing",), lambda value: value in ("sum", "pareto"), "sum or pareto"),
+    (("optim.pareto_parameters",), _is_pattern, "a regular expression"),
+    (("optim.pareto_normalisation",), lambda value: value in ("none", "l2", "loss", "loss+"), "none, l2, loss or loss+"),
     (("optim.schedule",), lambda value: value in ("cosine", "step", "cyclic"), "cosine, step or cyclic"),
     (("optim.drop_steps",), lambda value: all(a < b for a, b in pairwise((0, *value))), "growing steps above 0"),
     (("optim.drop_factor",), lambda value: 0 < value <= 1, "above 0, to 1"),

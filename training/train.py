@@ -36,6 +36,7 @@ from training.data.loading import Sources, build_sources, training_batches, vali
 from training.devices import open_fabric, skips_overflow
 from training.guards import StoppedError, StopRequest, TrainingError, check_collapse, check_gradient, check_loss, find_collapse
 from training.methods import Learner
+from training.mixing import MIXINGS
 from training.record import Record
 from training.schedules import build_optimizer, cycle_ends, moving_average, rate_factor, set_rates
 
@@ -110,6 +111,7 @@ class Trainer:
         self.passes = method.passes
         for name in self.passes:
             self.method.mark_forward_method(name)
+        self.mixing = MIXINGS[config.optim.mixing](config, method, fabric)
 
     def run(self, sources: Sources, stop: StopRequest) -> None:
         """Go on to the last step, or until a stop is asked for. Raises as train()."""
@@ -150,28 +152,36 @@ class Trainer:
         _seed(config.run.seed, step, 0)  # all processes augment alike
         batch = augment(to_device(batch, fabric.device), config.data, fabric.global_rank, fabric.world_size)
         _seed(config.run.seed, step, 1 + fabric.global_rank)
-        log, asked = {}, False
+        log, weights, asked = {}, {}, False
         for name in self.passes:
-            values, signalled = self._descend(getattr(method, name)(batch), step, signum)
-            log, asked = log | values, asked or signalled
+            values, found, signalled = self._descend(getattr(method, name)(batch), step, signum)
+            log, weights, asked = log | values, weights | found, asked or signalled
         self.average.update_parameters(method.module)
         log = {"lr": rate, "train/loss": sum(log.values())} | {f"train/{name}": value for name, value in log.items()}
+        if config.optim.mixing != "sum":
+            log |= {f"mixing/{name}": value for name, value in weights.items()}
         return log, (signum or signal.SIGTERM) if asked else 0
 
-    def _descend(self, terms: dict[str, Tensor], step: int, signum: int) -> tuple[dict[str, float], bool]:
-        """One step of the optimiser down the sum of `terms`: their means over the processes, and whether one has a signal."""
-        fabric, total = self.fabric, sum(terms.values())
-        means = fabric.all_reduce(torch.stack([*(term.detach() for term in terms.values()), total.new_tensor(signum)]))
+    def _descend(self, terms: dict[str, Tensor], step: int, signum: int) -> tuple[dict[str, float], dict[str, float], bool]:
+        """One step of the optimiser down the weighted sum of `terms`.
+
+        Returns their means over the processes, their weights, and whether a process has a signal.
+        """
+        fabric = self.fabric
+        means = fabric.all_reduce(
+            torch.stack([*(t.detach() for t in terms.values()), torch.tensor(signum, device=fabric.device)])
+        )
         *values, asked = means.tolist()
         found = dict(zip(terms, values, strict=True))
         check_loss(found, step + 1, self._kept())
         self.optimizer.zero_grad(set_to_none=True)
-        fabric.backward(total)
+        weights = self.mixing.weights(terms, found)
+        fabric.backward(sum(weights[name] * term for name, term in terms.items()))
         norm = fabric.clip_gradients(self.method, self.optimizer, max_norm=self.config.optim.clip_norm, error_if_nonfinite=False)
         if not skips_overflow(fabric.strategy.precision):
             check_gradient(float(norm), step + 1, self._kept())
         self.optimizer.step()
-        return found, bool(asked)
+        return found, weights, bool(asked)
 
     def _validate(self, sources: Sources) -> dict[str, float]:
         """Figures of the averaged weights, measured by one process and known to all."""
