@@ -65,6 +65,8 @@ def _fit_affine(
         fit = robust_fit(design, measured, spread, cells)
     except np.linalg.LinAlgError:
         raise NoMeasurement("all measured points lie at one depth; scale and shift need points at several depths") from None
+    if not fit.inliers.any():
+        return fit  # is refused for that
     return replace(fit, covariance=fit.covariance + _dilution(fit, predicted, measured, fit.inliers / spread**2))
 
 
