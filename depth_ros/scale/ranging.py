@@ -17,7 +17,7 @@ LEAST_SAMPLES = 20  # pairs below which a sensor that has many says nothing
 LEAST_INLIERS = 0.5  # share of the pairs that must agree
 MOST_SCATTER = 4.0  # of the inliers, in units of what the prediction's sigma says, above which they are of other things
 SENSOR_SIGMA = 0.01  # relative noise of a range sensor and of its place; below it no pair is believed
-MOST_SHARE = 0.99  # of error in what is predicted, beyond which it is all error
+MOST_TURN = 100.0  # of a slope, relative: it says nothing long before
 MOST_SIGMA = 0.5  # relative standard deviation of the factor above which a fit says nothing
 
 
@@ -65,21 +65,23 @@ def _fit_affine(
         fit = robust_fit(design, measured, spread, cells)
     except np.linalg.LinAlgError:
         raise NoMeasurement("all measured points lie at one depth; scale and shift need points at several depths") from None
-    weight = fit.inliers / spread**2
-    return replace(fit, covariance=fit.covariance + _dilution(fit.coefficients[0], predicted, own * predicted, weight))
+    if not fit.inliers.any():
+        return fit  # is refused for that
+    return replace(fit, covariance=fit.covariance + _dilution(fit, predicted, measured, fit.inliers / spread**2))
 
 
-def _dilution(slope: float, predicted: Float64Array, error: Float64Array, weight: Float64Array) -> Float64Array:
+def _dilution(fit: Fit, predicted: Float64Array, measured: Float64Array, weight: Float64Array) -> Float64Array:
     """Covariance (2, 2) of slope and shift from not knowing on which side the error is.
 
     If the prediction lies around the truth (a wall on which it wobbles), not the truth around the prediction, the fitted slope
-    is too small by the share of `error` in the variance of `predicted` (regression dilution; Fuller, Measurement Error Models,
-    1987, section 1.1). So the line may have to be turned about the mean by as much.
+    is too small (regression dilution), and that of the reverse regression is right: larger by what is left unexplained over what
+    is explained (Frisch 1934; Fuller, Measurement Error Models, 1987). So the line may have to be turned about the mean by that.
     """
+    slope, shift = fit.coefficients
     mean = np.average(predicted, weights=weight)
-    variance = max(float(np.average((predicted - mean) ** 2, weights=weight)), 1e-30)
-    share = min(float(np.average(error**2, weights=weight)) / variance, MOST_SHARE)
-    turn: Float64Array = np.array([1.0, -mean], np.float64) * (slope * share / (1 - share))
+    explained = slope**2 * np.average((predicted - mean) ** 2, weights=weight)
+    left = np.average((measured - slope * predicted - shift) ** 2, weights=weight)
+    turn: Float64Array = np.array([1.0, -mean], np.float64) * (slope * min(left / max(explained, 1e-30), MOST_TURN))
     return np.outer(turn, turn).astype(np.float64)
 
 

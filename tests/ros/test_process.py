@@ -414,6 +414,10 @@ def out_of_range(given):
     return [*given, "--ros-args", "-p", "cloud_stride:=0"], "cloud_stride"
 
 
+def no_metres(given):
+    return [*given, "--ros-args", "-p", "scale.source:=relative"], "scale.source is 'relative', which has no metres"
+
+
 def no_bundle(given):
     return [*given, "--model", "/no/such/bundle"], "/no/such/bundle: no such folder"
 
@@ -435,7 +439,7 @@ def no_cluster(given):
 
 
 @pytest.mark.parametrize(
-    "fault", [unknown_parameter, out_of_range, no_bundle, twice_the_same, results_in_the_input, no_ray, no_cluster]
+    "fault", [unknown_parameter, out_of_range, no_metres, no_bundle, twice_the_same, results_in_the_input, no_ray, no_cluster]
 )
 def test_what_is_wrong_with_all_inputs_is_said_in_one_line(walls, calibration, make_bundle, tmp_path, capfd, monkeypatch, fault):
     monkeypatch.setitem(sys.modules, "ray", None)
