@@ -8,8 +8,8 @@ same with the losses of FeatDepth and of the low-texture system beside the photo
 each part of these systems does, one change a run, on stereo pairs of procedural worlds whose walls and floors are half plain,
 judged on 96 unseen views of such. `monodiffusion`: what each part of the diffusion student does, on stereo pairs of streets,
 beside its teacher and that teacher trained longer; `monodiffusion_kitti`: four of these runs on video with known poses (KITTI
-odometry 00, 900 frames), judged on KITTI Stereo 2015. An interrupted run goes on; a finished one is not repeated (remove
-runs/learning to start over).
+odometry 00, 900 frames), judged on KITTI Stereo 2015. `midas`: losses of relative depth and ways to mix three datasets, judged
+on four sets. An interrupted run goes on; a finished one is not repeated (remove runs/learning to start over).
 """
 
 from __future__ import annotations

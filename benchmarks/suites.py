@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from depth_ros.types import InputError
+from training.config import DataConfig
 from training.data.recording import Target
+from training.data.sources import open_source
 from training.data.street import StreetConfig, kitti_camera
 from training.data.street.samples import StreetSamples, StreetTruth
 from training.data.truth import EvaluationSet, open_evaluation_set
@@ -64,6 +66,16 @@ class Suite:
         return replace(self, **stages)
 
 
+def alone(entry: str) -> str:
+    """A mix of one dataset: an entry of data.mix in YAML, with braces that str.format() leaves alone."""
+    return f"data.mix=[{{{{{entry}}}}}]"
+
+
+def relative(loss: str, gradient: float = 0.5) -> tuple[str, ...]:
+    """A loss of relative depth, with so much of the gradient term."""
+    return (f"midas.loss={loss}", f"midas.gradient={gradient}")
+
+
 def taught(*changes: str, by: str = "teacher") -> tuple[str, ...]:
     """A diffusion student of another run of its suite and seed."""
     return (f"method.teachers=[{{folder}}/{by}_{{seed}}/last.ckpt]", *changes)
@@ -84,12 +96,24 @@ def unseen_worlds(name: str, each: int, scenes: Sequence[str], plain: float = St
     return EvaluationSet(name, tuple(targets))
 
 
+def kitchen_frames(data: Path) -> EvaluationSet:
+    """Frames of 7-Scenes' kitchen that the suite `midas` does not train on: the same room, later."""
+    config = DataConfig(root=str(data), source="folder", path="sevenscenes_redkitchen", val_frames=(164, 220))
+    return EvaluationSet("kitchen", tuple(open_source(config, "val")))
+
+
 def unseen_plain_worlds(data: Path) -> EvaluationSet:
     """Streets, rooms and grounds, half of them without texture; needs no data."""
     return unseen_worlds("unseen plain worlds", 32, ("street", "room", "ground"), plain=0.5)
 
 
 UNSEEN_STREETS = Exam(lambda data: unseen_worlds("unseen streets", 96, ("street",)))
+MIDAS, INDOORS = PROTOCOLS["midas"], replace(PROTOCOLS["midas"], cap_m=10.0)
+WORLDS = "name: worlds, kind: depth, source: street, street_samples: 300, street_scenes: [[street, 0.5], [room, 0.5]]"
+KITCHEN = (
+    "name: kitchen, kind: depth, source: folder, path: sevenscenes_redkitchen, train_frames: [0, 148], val_frames: [148, 160]"
+)
+MOVIE = "name: movie, kind: movie, source: folder, path: kitti_odom06_stereo_grey, train_frames: [0, 45], val_frames: [45, 51]"
 KITTI_STEREO = Exam(lambda data: open_evaluation_set(data / "kitti2015_stereo"))
 
 SUITES: dict[str, Suite] = {
@@ -221,6 +245,31 @@ SUITES: dict[str, Suite] = {
         },
         (KITTI_STEREO,),
         first={"teacher": ("method.name=monodepth2", "run.max_steps=400")},
+        judged="last.ckpt",
+    ),
+    "midas": Suite(
+        "benchmarks/learning_midas.yaml",
+        {
+            "ssitrim + gradients, equal": (),
+            "ssitrim": relative("ssitrim", gradient=0.0),
+            "ssimae + gradients": relative("ssimae"),
+            "ssimse + gradients": relative("ssimse"),
+            "simse + gradients": relative("simse"),
+            "silog + gradients": relative("silog"),
+            "ordinal": relative("ordinal", gradient=0.0),
+            "nmg + gradients": relative("nmg"),
+            "proportional": ("data.mixing=proportional",),
+            "Pareto": ("optim.mixing=pareto",),
+            "worlds alone": (alone(WORLDS),),
+            "kitchen alone": (alone(KITCHEN),),
+            "movie alone": (alone(MOVIE),),
+        },
+        (
+            Exam(lambda data: open_evaluation_set(data / "kitti2015_stereo"), MIDAS),
+            Exam(kitchen_frames, INDOORS),
+            Exam(lambda data: unseen_worlds("unseen streets", 32, ("street",)), MIDAS),
+            Exam(lambda data: unseen_worlds("unseen rooms", 32, ("room",)), INDOORS),
+        ),
         judged="last.ckpt",
     ),
 }
