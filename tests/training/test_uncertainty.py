@@ -27,12 +27,15 @@ pytestmark = pytest.mark.usefixtures("tiny_encoder")
 
 Build = Callable[..., Method]
 TINY = {"data": {"width": 64, "height": 64}, "network": {"encoder": "tiny", "decoder": "monodepth2"}}
-OF_DIFFUSION = ("flip", "samples", "trajectory")
+WAYS = {  # of methods that do not take all but a diffusion's
+    "monodiffusion": ("flip", "samples", "trajectory"),
+    "midas": ("flip", "dropout"),
+}
 PAIRS = [
     (name, way)
     for name in METHODS
     for way, part in UNCERTAINTIES.items()
-    if (way in OF_DIFFUSION if name == "monodiffusion" else not part.diffusion)
+    if (way in WAYS[name] if name in WAYS else not part.diffusion)
 ]
 
 
