@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = f"{bundle.graph_path.stat().st_size / 1e6:.1f} MB"
     if bundle.kind != "metric":
         print(
-            f"note: {bundle.path} is {bundle.kind}: its depth is true up to one factor, so the node needs a source of scale "
+            f"note: {bundle.path} is {bundle.kind}: its depth is not in metres, so the node needs a source of scale "
             "(docs/scale.md); or give the training a source of metres (docs/training.md, Where the metres come from)",
             file=sys.stderr,
         )
