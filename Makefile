@@ -53,9 +53,8 @@ demo: setup  ## Camera stream -> depth: INPUT= CAMERA_INFO= TRUTH= TRUTH_SCALE=2
 	  $(call option,TRUTH_SCALE,truth-scale) $(call option,MODEL,model) $(call option,ENGINE,engine) \
 	  $(call option,RATE,rate) $(call option,TOPIC,topic) $(call option,OUT,out)
 
-# Two test files at a time: most of a test's time is one core's, or waits for a process.
 test: check setup-train setup-engines  ## Style, types and the whole test suite (ARGS= goes to pytest)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(ARGS)
 
 check: setup setup-dev  ## Style and types
 	$(VENV)/bin/ruff check .
