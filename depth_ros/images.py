@@ -132,8 +132,7 @@ def resize_image(image: UInt8Array, width: int, height: int) -> UInt8Array:
     """Return the image at width x height (itself if it is that size), low-passed where it shrinks.
 
     Bilinear to a power of two times the size, then block means; both keep the pixel convention of CameraModel.resized().
-    On KITTI images to 416x128 this differs from INTER_AREA by 0.7 grey levels on average and takes 0.5 ms instead of 2.3;
-    bilinear alone takes 0.14 ms, but aliases (3.6 grey levels).
+    That is close to INTER_AREA, the exact mean, and takes a fraction of its time; bilinear alone is faster still, but aliases.
     """
     if image.shape[:2] == (height, width):
         return image
