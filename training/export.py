@@ -146,8 +146,34 @@ def provenance(checkpoints: Sequence[Path], changes: Sequence[str] = ()) -> dict
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
+def run(options: argparse.Namespace) -> ModelBundle:
+    """Export as the command line says. Raises ConfigError, InputError, ExportError, BundleError or EngineError."""
+    if options.calibrate and options.fit_metric:
+        raise ConfigError("--calibrate and --fit-metric both fit sigma; expected one of them")
+    method = load_predictor(options.checkpoint, options.set)
+    scores: Scores = {}
+    if options.calibrate:
+        dataset = open_evaluation_set(options.calibrate)
+        method.sigma_calibration.mul_(calibrate_sigma(method, dataset.every_second(0)))
+        scores = evaluate(Estimator(describe_method(method, options.bundle.name), TorchEngine(method)), dataset.every_second(1))
+    elif not options.fit_metric:
+        print("note: without --calibrate, sigma is as trained, not fitted to real errors", file=sys.stderr)
+    described = describe_method(method, options.bundle.name)
+    description = replace(
+        described,
+        trained_on=options.trained_on,
+        licence=options.licence,
+        metrics=stated(scores),
+        provenance=provenance(options.checkpoint, options.set) | dict(described.provenance),
+        limits=DEFAULT_LIMITS,
+    )
+    frames = read_frames(options.int8, description, 2 * FRAMES) if options.int8 else None
+    bundle = export_metric(method, options.bundle, description, options.fit_metric)
+    return bundle if frames is None else quantise(bundle, frames, options.int8.resolve().name)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="training.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -163,45 +189,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=CHOICES_HELP)
     parser.add_argument("--trained-on", default="unstated", help="the training data, for bundle.yaml")
     parser.add_argument("--licence", default="unstated", help="the licence of model and data, for bundle.yaml")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    options = parse(arguments)
     try:
-        method = load_predictor(options.checkpoint, options.set)
-        scores: Scores = {}
-        if options.calibrate and options.fit_metric:
-            raise ConfigError("--calibrate and --fit-metric both fit sigma; expected one of them")
-        if options.calibrate:
-            dataset = open_evaluation_set(options.calibrate)
-            method.sigma_calibration.mul_(calibrate_sigma(method, dataset.every_second(0)))
-            judged = describe_method(method, options.bundle.name)
-            scores = evaluate(Estimator(judged, TorchEngine(method)), dataset.every_second(1))
-        elif not options.fit_metric:
-            print("note: without --calibrate, sigma is as trained, not fitted to real errors", file=sys.stderr)
-        described = describe_method(method, options.bundle.name)
-        description = replace(
-            described,
-            trained_on=options.trained_on,
-            licence=options.licence,
-            metrics=stated(scores),
-            provenance=provenance(options.checkpoint, options.set) | dict(described.provenance),
-            limits=DEFAULT_LIMITS,
-        )
-        frames = read_frames(options.int8, description, 2 * FRAMES) if options.int8 else None
-        bundle = export_metric(method, options.bundle, description, options.fit_metric)
-        if options.fit_metric:
-            print(report(bundle))
-        if frames is not None:
-            bundle = quantise(bundle, frames, options.int8.resolve().name)
-            print(describe(bundle))
+        bundle = run(options)
     except (BundleError, ConfigError, EngineError, ExportError, InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    size = f"{bundle.graph_path.stat().st_size / 1e6:.1f} MB"
+    if options.fit_metric:
+        print(report(bundle))
+    if options.int8:
+        print(describe(bundle))
     if bundle.kind != "metric":
         print(
             f"note: {bundle.path} is {bundle.kind}: its depth is not in metres, so the node needs a source of scale "
             "(docs/scale.md); or give the training a source of metres (docs/training.md, Where the metres come from)",
             file=sys.stderr,
         )
+    size = f"{bundle.graph_path.stat().st_size / 1e6:.1f} MB"
     print(f"{bundle.path}: {size}, sigma x {bundle.sigma_calibration:.3f}, {dict(bundle.metrics)}")
     return 0
 
