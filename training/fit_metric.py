@@ -29,6 +29,7 @@ from training.config import ConfigError
 from training.data.truth import EvaluationSet, open_evaluation_set
 from training.evaluate import evaluate
 from training.importing.composing import around
+from training.judging.protocols import least_squares
 
 PIXELS = 20_000  # of an image that are fitted, evenly spread
 TUKEY = 4.685  # standard deviations beyond which an error has no weight
@@ -82,7 +83,7 @@ def fit_alignment(bundle: ModelBundle, dataset: EvaluationSet) -> Alignment:
     images = _pairs(bundle, dataset)
     if not images:
         raise InputError(f"{dataset.name}: no image has truth to fit metres on")
-    own = [least_squares(pairs.relative, pairs.true, np.ones(pairs.true.size)) for pairs in images]
+    own = [least_squares(pairs.relative, pairs.true) for pairs in images]
     scale, shift = (float(np.median(values)) for values in zip(*own, strict=True))
     relative, true = (np.concatenate([getattr(pairs, name) for pairs in images]) for name in ("relative", "true"))
     weight = np.concatenate([np.full(pairs.true.size, 1 / pairs.true.size) for pairs in images])
@@ -102,15 +103,6 @@ def fit_alignment(bundle: ModelBundle, dataset: EvaluationSet) -> Alignment:
     ratios = [math.log(np.median(np.maximum(scale * p.relative + shift, 1e-9) / p.true)) for p in images]
     near, far = float(1 / true.max()), float(1 / true.min())
     return Alignment(scale, shift, weighted_quantile(error, weight, ONE_SIGMA), float(np.std(ratios)), near, far)
-
-
-def least_squares(x: Float64Array, y: Float64Array, weight: Float64Array) -> tuple[float, float]:
-    """Scale and shift that bring x nearest to y; scale 0 where x is constant."""
-    weight = weight / weight.sum()
-    mean_x, mean_y = float(weight @ x), float(weight @ y)
-    variance = float(weight @ (x - mean_x) ** 2)
-    scale = float(weight @ ((x - mean_x) * (y - mean_y))) / variance if variance > 0 else 0.0
-    return scale, mean_y - scale * mean_x
 
 
 def _pairs(bundle: ModelBundle, dataset: EvaluationSet) -> list[_Pairs]:

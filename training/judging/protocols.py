@@ -204,10 +204,15 @@ def scaled(prediction: Prediction, factor: float) -> Prediction:
 
 def scale_and_shift(depth: Float32Array, truth: Float32Array, valid: BoolArray) -> tuple[float, float]:
     """s, t of the least squares fit s / depth + t = 1 / truth (Ranftl et al., eq. 4); s = 0 where 1 / depth is constant."""
-    x, y = inverse(depth)[valid], 1 / truth[valid].astype(np.float64)
-    variance = float(np.mean((x - x.mean()) ** 2))
-    scale = float(np.mean((x - x.mean()) * (y - y.mean()))) / variance if variance > 0 else 0.0
-    return scale, float(y.mean() - scale * x.mean())
+    return least_squares(inverse(depth)[valid], 1 / truth[valid].astype(np.float64))
+
+
+def least_squares(x: Float64Array, y: Float64Array, weight: Float64Array | None = None) -> tuple[float, float]:
+    """s, t that bring s x + t nearest to y, all (N,) and weighted alike if no weight is given; s = 0 where x is constant."""
+    x_mean, y_mean = (float(np.average(values, weights=weight)) for values in (x, y))
+    variance = float(np.average((x - x_mean) ** 2, weights=weight))
+    scale = float(np.average((x - x_mean) * (y - y_mean), weights=weight)) / variance if variance > 0 else 0.0
+    return scale, y_mean - scale * x_mean
 
 
 def affine_aligned(prediction: Prediction, scale: float, shift: float) -> Prediction:
