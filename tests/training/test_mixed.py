@@ -25,7 +25,6 @@ from training.data.street import Street, kitti_camera
 from training.train import main
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / "shared" / "data"
 MakeConfig = Callable[..., TrainConfig]
 BASELINE_M, DISP_SCALE, SFM_UNIT = 0.54, 256.0, 3.7
 SIZE = (384, 128)  # of the recorded images; the network sees half of it
@@ -282,14 +281,13 @@ def test_the_loader_alone_reads_a_mix(root: Path, tmp_path: Path, capsys: pytest
     assert "(2 batches of 4, 0 workers)" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the recordings in ../shared/data")
-def test_the_mix_of_the_docs_loads(make_config: MakeConfig) -> None:
+def test_the_mix_of_the_docs_loads(make_config: MakeConfig, shared_data: Path) -> None:
     """The YAML of docs/mixed.md, with a few worlds and pairs."""
     values = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "mixed.md").read_text(), re.DOTALL)[0])
     mix = {entry["name"]: entry for entry in values["data"]["mix"]}
     mix["worlds"]["street_samples"] = 2
     mix["drive"] |= {"train_frames": [0, 2], "val_frames": [50, 51]}
-    config = make_config(data=values["data"] | {"root": str(SHARED)}, optim=values["optim"])
+    config = make_config(data=values["data"] | {"root": str(shared_data)}, optim=values["optim"])
     with pytest.warns(UserWarning, match="135 of 180 images have no depth"):
         built = build_sources(config.data, 0)
     batch = next(training_batches(built, config, 0))

@@ -14,7 +14,6 @@ from training.data.movie import PairError, match, match_pairs
 from training.data.recording import Recording, Target
 from training.data.sources import open_source
 
-KITTI = Path(__file__).resolve().parents[3] / "shared" / "data" / "kitti2015_stereo"
 WIDTH, HEIGHT = 320, 160
 BACKGROUND, SQUARE = -7.5, 6.25  # disparities [px]: behind the screen, and in front of it
 SLOPE = 0.04  # of the floor's disparity, per row
@@ -151,11 +150,10 @@ def test_single_images_are_no_film() -> None:
         match_pairs([Target(film, 0)], Path("film"))
 
 
-@pytest.mark.skipif(not KITTI.is_dir(), reason="needs the pairs of KITTI Stereo 2015 in ../shared/data")
-def test_kitti_as_a_movie_agrees_with_its_true_disparity() -> None:
-    config = DataConfig(root=str(KITTI.parent), source="folder", path=KITTI.name, stereo=True)
+def test_kitti_as_a_movie_agrees_with_its_true_disparity(shared_data: Path) -> None:
+    config = DataConfig(root=str(shared_data), source="folder", path="kitti2015_stereo", stereo=True)
     targets = open_source(config, "test")[:12:4]
-    matched = match_pairs(targets, KITTI)
+    matched = match_pairs(targets, shared_data)
     assert len(matched) == 3
     for target, film in zip(targets, matched, strict=True):
         camera, found = target.recording.camera(target.index), film.recording.inverse(film.index)

@@ -92,7 +92,7 @@ def _order(dataset: Dataset[Sample], mixing: str, *batches: int) -> Sampler[list
     """The order of a dataset's samples, for `batches` see Shuffled. Raises ConfigError if they do not fit."""
     if isinstance(dataset, Mixture) and mixing == "equal":
         return EqualShares([len(part) for part in dataset.datasets], *batches)
-    return Shuffled(len(dataset), *batches)  # type: ignore[arg-type]
+    return Shuffled(len(dataset), *batches)
 
 
 def _leave_the_process_group(worker: int) -> None:

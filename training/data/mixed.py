@@ -85,7 +85,7 @@ class InverseSamples(Dataset[Sample]):
 class Mixture(ConcatDataset[Sample]):
     """The training or validation parts of all datasets, one after the other; numbers are counted round."""
 
-    datasets: list[InverseSamples]  # type: ignore[assignment]
+    datasets: list[InverseSamples]
 
     def __getitem__(self, number: int) -> Sample:
         """Sample number % len(self)."""
