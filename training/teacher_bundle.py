@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,9 @@ class TeacherBundle(Predictor):
         return self
 
     @property
-    def metric(self) -> bool:
+    def kind(self) -> str:
         """See Predictor."""
-        return self.bundle.kind == "metric"
+        return self.bundle.kind
 
     @property
     def refined(self) -> bool:
@@ -70,6 +69,6 @@ def load_teacher_bundle(path: Path, data: DataConfig) -> TeacherBundle:
                 f"{path}: kind is affine_invariant, whose inverse depth has its own scale and shift in each image: no depth to "
                 f"learn; make metres of it first: python -m training.fit_metric {path} models/mine DATA"
             )
-        return TeacherBundle(bundle, load_engine(bundle), replace(data))
+        return TeacherBundle(bundle, load_engine(bundle), data)
     except (BundleError, EngineError) as error:
         raise ConfigError(f"method.teachers: {error}") from error

@@ -73,6 +73,19 @@ def test_a_teacher_says_what_its_bundle_says_at_the_students_size(save: Save) ->
     torch.testing.assert_close(sigma[..., inner], torch.ones_like(sigma)[..., inner], rtol=0.02, atol=0)
 
 
+@pytest.mark.parametrize("kind", ["metric", "scale_invariant"])
+def test_a_teacher_and_what_it_teaches_are_of_the_bundles_kind(
+    save: Save, make_config: Callable[..., TrainConfig], kind: str
+) -> None:
+    config = replace(make_config(), method=MethodConfig(name="self_teaching", teachers=("any",)))
+    student = build_method(config)
+    assert isinstance(student, SelfTeaching)
+    teacher = load_teacher_bundle(save(kind=kind), config.data)
+    student.set_teachers([teacher])
+    assert teacher.kind == student.kind == kind
+    assert teacher.metric == student.metric == (kind == "metric")
+
+
 def test_beyond_its_range_a_teacher_is_far_and_nearer_than_it_silent(save: Save) -> None:
     """5 to 30 m: of a bundle from 10 to 20 m the left says nothing and the right 20 m."""
     teacher = load_teacher_bundle(save(min_depth=10.0, max_depth=20.0), DataConfig(width=128, height=64))
