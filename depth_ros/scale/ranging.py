@@ -75,14 +75,15 @@ def _dilution(fit: Fit, predicted: Float64Array, measured: Float64Array, weight:
 
     If the prediction lies around the truth (a wall on which it wobbles), not the truth around the prediction, the fitted slope
     is too small (regression dilution), and that of the reverse regression is right: larger by what is left unexplained over what
-    is explained (Frisch 1934; Fuller, Measurement Error Models, 1987). So the line may have to be turned about the mean by that.
+    is explained (Frisch 1934; Fuller, Measurement Error Models, 1987). So the line may have to be turned about the mean by up to
+    that; of a turn that is as likely anywhere between, the root mean square is its largest over the root of 3.
     """
     slope, shift = fit.coefficients
     mean = np.average(predicted, weights=weight)
     explained = slope**2 * np.average((predicted - mean) ** 2, weights=weight)
     left = np.average((measured - slope * predicted - shift) ** 2, weights=weight)
     turn: Float64Array = np.array([1.0, -mean], np.float64) * (slope * min(left / max(explained, 1e-30), MOST_TURN))
-    return np.outer(turn, turn).astype(np.float64)
+    return (np.outer(turn, turn) / 3).astype(np.float64)
 
 
 def _check(fit: Fit, samples: int) -> None:

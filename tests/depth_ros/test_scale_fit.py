@@ -89,8 +89,7 @@ def test_the_stated_uncertainty_holds_over_random_trials(affine, errors):
     ratio = np.abs(errors_m) / sigmas_m
     assert np.mean(ratio < 1) > 0.58  # 150 trials: 0.68 +- 0.04
     assert np.mean(ratio < 2) > 0.9
-    most = 3 if affine else 2  # with a slope it covers errors on the other side too, which are not among these
-    assert np.median(sigmas_m) < most * np.sqrt(np.mean(np.square(errors_m)))  # and it is no empty statement
+    assert np.median(sigmas_m) < 2 * np.sqrt(np.mean(np.square(errors_m)))  # and it is no empty statement
 
 
 def test_errors_of_patches_are_stated_larger_than_those_of_pixels():
@@ -205,7 +204,7 @@ def test_a_wall_on_which_the_prediction_wobbles_never_gives_a_shift(errors):
 
 @pytest.mark.parametrize(("nearest", "farthest", "relative"), [(4.0, 8.0, 0.15), (5.0, 6.0, 0.05), (2.0, 12.0, 0.15)])
 def test_the_stated_uncertainty_covers_a_slope_that_errors_of_the_prediction_flatten(nearest, farthest, relative):
-    """Regression dilution is one sigma in the worst case: beyond the depths that were measured, the truth is within two."""
+    """The worst case of dilution is sqrt(3) sigma: beyond the measured depths, with noise, the truth is within three."""
     rng = np.random.default_rng(8)
     exact = {metres: 2 / (1 / metres - 0.05) for metres in (2.0, 15.0)}
     inside = []
@@ -220,6 +219,6 @@ def test_the_stated_uncertainty_covers_a_slope_that_errors_of_the_prediction_fla
             known = DepthPrediction(np.full((32, 64), unit, np.float32), np.full((32, 64), 1e-6, np.float32), CAMERA)
             found = apply(known, scale)
             inverse_sigma = found.sigma[0, 0] / found.depth[0, 0] ** 2
-            inside.append(abs(1 / found.depth[0, 0] - 1 / metres) < 2 * inverse_sigma)
+            inside.append(abs(1 / found.depth[0, 0] - 1 / metres) < 3 * inverse_sigma)
     assert len(inside) > 100
     assert np.mean(inside) > 0.95
