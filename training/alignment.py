@@ -47,14 +47,14 @@ def centre_and_spread(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Te
 def least_squares(source: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Scale s and shift t that minimise the sum of (s source + t - target)^2 (MiDaS, equation 4), and whether they can be used.
 
-    They cannot where the source is flat (a determinant of 0), or s is below LEAST_SCALE: then it would turn the source over.
+    They cannot where the source is flat (a determinant of 0), or s is next to 0. s is below 0 where the source is upside down.
     """
     source_mean, target_mean = mean(source, valid), mean(target, valid)
     deviation = source - source_mean
     variance = mean(deviation.square(), valid)
     known = _tells(variance.sqrt(), source, valid)
     scale = mean(deviation * (target - target_mean), valid) / torch.where(known, variance, 1.0)
-    return scale, target_mean - scale * source_mean, known & (scale >= LEAST_SCALE)
+    return scale, target_mean - scale * source_mean, known & (scale.abs() >= LEAST_SCALE)
 
 
 def to_unit(values: Tensor, valid: Tensor) -> Tensor:

@@ -41,11 +41,14 @@ def ssimse(prediction: Tensor, truth: Tensor, valid: Tensor) -> Errors:
     """1/(2M) sum of squares after the least-squares fit of the prediction to the truth (equations 1 and 4).
 
     Invariant to the prediction's scale and shift and to the truth's shift; it grows with the square of the truth's scale.
-    Gradients flow through scale and shift.
+    Gradients flow through scale and shift. A map that is upside down takes the size of its scale, not the sign, which the paper
+    leaves open: the fit itself would reward it. With r the correlation, the loss is 1 - r^2 where r > 0 and 1 + 3 r^2 elsewhere,
+    in units of half the truth's variance.
     """
     prediction, truth = _known(prediction, valid), _known(truth, valid)
-    scale, shift, usable = least_squares(prediction, truth, valid)
-    residual = _known(scale * prediction + shift - truth, valid & usable)
+    scale, _, usable = least_squares(prediction, truth, valid)
+    residual = scale.abs() * (prediction - mean(prediction, valid)) - (truth - mean(truth, valid))
+    residual = _known(residual, valid & usable)
     return _errors(mean(residual.square(), valid) / 2, usable, residual)
 
 

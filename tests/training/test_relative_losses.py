@@ -76,15 +76,30 @@ def test_alignment_finds_a_known_scale_and_shift() -> None:
     torch.testing.assert_close(found_shift, shift, rtol=1e-6, atol=1e-6)
 
 
-def test_an_affine_copy_has_no_error_and_a_copy_turned_over_does_not_count_in_least_squares() -> None:
+def test_an_affine_copy_has_no_error_and_a_copy_turned_over_costs() -> None:
     truth, valid = maps()[1:]
     for name in ("ssitrim", "ssimae", "ssimse", "nmg"):
         errors = LOSSES[name].errors(2 * truth - 5, truth, valid)
         assert errors.counted.all()
         assert errors.values.abs().max() < 1e-12
         assert gradient_matching(errors.residual, valid).max() < 1e-12
-    assert not ssimse(-truth, truth, valid).counted.any()  # the fit would reward an inverted map
-    assert (ssitrim(-truth, truth, valid).values > 0.1).all()  # here it costs, and teaches
+        assert (LOSSES[name].errors(-truth, truth, valid).values > 0.1 * truth.std()).all()
+
+
+def test_least_squares_lead_a_map_that_is_upside_down_to_the_truth() -> None:
+    """By the correlation r, half the truth's variance times 1 - r^2 where r > 0 and 1 + 3 r^2 where it is not."""
+    inverted, truth, valid = maps()
+    inverted = 2 - inverted
+    known = [(p[v].numpy(), t[v].numpy()) for p, t, v in zip(inverted, truth, valid, strict=True)]
+    expected = [t.var() * (1 + 3 * np.corrcoef(p, t)[0, 1] ** 2) / 2 for p, t in known]
+    torch.testing.assert_close(ssimse(inverted, truth, valid).values, torch.tensor(expected))
+    prediction = inverted.clone().requires_grad_()
+    optimizer = torch.optim.Adam([prediction], lr=0.02)
+    for _ in range(200):
+        optimizer.zero_grad()
+        ssimse(prediction, truth, valid).values.sum().backward()
+        optimizer.step()
+    assert (alignment.correlation(prediction.detach(), truth, valid) > 0.99).all()
 
 
 def robust(values: np.ndarray) -> np.ndarray:
