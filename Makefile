@@ -53,8 +53,13 @@ demo: setup  ## Camera stream -> depth: INPUT= CAMERA_INFO= TRUTH= TRUTH_SCALE=2
 	  $(call option,TRUTH_SCALE,truth-scale) $(call option,MODEL,model) $(call option,ENGINE,engine) \
 	  $(call option,RATE,rate) $(call option,TOPIC,topic) $(call option,OUT,out)
 
-test: check setup-train setup-engines  ## Style, types and the whole test suite (ARGS= goes to pytest)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(ARGS)
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+ARGS ?=
+
+# Two files at a time, but those with real nodes alone: a busy machine would disturb their deadlines.
+test: check setup-train setup-engines  ## Style, types and the whole test suite, or what ARGS= says to pytest
+	$(if $(ARGS),$(PYTEST) $(ARGS),$(PYTEST) --numprocesses 2 --dist loadfile --ignore tests/ros)
+	$(if $(ARGS),,$(PYTEST) tests/ros)
 
 check: setup setup-dev  ## Style and types
 	$(VENV)/bin/ruff check .
