@@ -59,9 +59,11 @@ ROBOT_LAYERS = (
     ("ros", "tools"),
 )
 ROS_LAYERS = (
-    ("params", "messages", "health", "sources", "bag", "range_messages", "extrinsics"),
+    ("params", "messages", "health", "sources", "bag", "range_messages"),
     ("declaration",),
-    ("camera", "camera_answerer", "scale_inputs"),
+    ("sensor_topics",),
+    ("camera", "camera_answerer", "extrinsics"),
+    ("scale_inputs",),
     ("pipeline",),
     ("diagnostics",),
     ("scaling",),

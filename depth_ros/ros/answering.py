@@ -20,6 +20,7 @@ from depth_ros.ros.health import Meter
 from depth_ros.ros.params import NodeParams
 from depth_ros.ros.pipeline import Job, Pipeline
 from depth_ros.ros.scaling import Scaling
+from depth_ros.ros.sensor_topics import NodeTopics
 from depth_ros.types import InputError
 from depth_ros.worker import LatestWorker
 
@@ -89,7 +90,7 @@ class Answering:
 
     def _open_scalings(self, cameras: Iterable[Camera], estimator: Estimator) -> None:
         for camera in cameras:
-            self._scalings[camera] = Scaling(self._node, self._values().scale, estimator.bundle.kind, camera.prefix)
+            self._scalings[camera] = Scaling(NodeTopics(self._node), self._values().scale, estimator.bundle.kind, camera.prefix)
 
     def _close_scalings(self) -> None:
         for scaling in self._scalings.values():

@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from typing import Any
 
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
-
+from depth_ros.ros.sensor_topics import TF_STATIC, SensorTopics
 from depth_ros.scale.poses import OPTICAL_T_BODY, StaticTree, pose_from_quaternion, pose_from_text
 from depth_ros.types import Float64Array, InputError
 
-TOPIC = "/tf_static"  # absolute, as tf2 has it
-
 
 class Extrinsics:
-    """The pose of sensors in the camera's optical frame; `given` is the parameter's text, empty for /tf_static.
+    """The pose of sensors in the camera's optical frame; `given` is the parameter's text, empty for /tf_static."""
 
-    tf2_msgs is in every ROS 2 install, but not on PyPI: without it there is the parameter only.
-    """
-
-    def __init__(self, node: Node, given: str) -> None:
-        self._node, self._lock, self._tree = node, threading.Lock(), StaticTree()
+    def __init__(self, topics: SensorTopics, given: str) -> None:
+        self._topics, self._lock, self._tree = topics, threading.Lock(), StaticTree()
         self._given = OPTICAL_T_BODY @ pose_from_text(given) if given else None
-        self._subscription: Any = None
-        if self._given is not None:
-            return
-        try:
-            kind = importlib.import_module("tf2_msgs.msg").TFMessage
-        except ImportError:
-            return
-        qos = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._subscription = node.create_subscription(kind, TOPIC, lambda message: self.add(message.transforms), qos)
+        heard = self._given is None
+        self._undo = topics.listen_static(lambda message: self.add(message.transforms)) if heard else lambda: None
 
     def close(self) -> None:
         """Unsubscribe."""
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._subscription = None
+        self._undo()
 
     def add(self, transforms: list[Any]) -> None:
         """Take geometry_msgs/TransformStamped in; one whose rotation is none is reported and left out."""
@@ -47,7 +30,7 @@ class Extrinsics:
             try:
                 pose = pose_from_quaternion([move.x, move.y, move.z], [turn.x, turn.y, turn.z, turn.w])
             except InputError as error:
-                self._node.get_logger().warning(f"{TOPIC}: {item.header.frame_id} -> {item.child_frame_id}: {error}", once=True)
+                self._topics.warn(f"{TF_STATIC}: {item.header.frame_id} -> {item.child_frame_id}: {error}")
                 continue
             with self._lock:
                 self._tree.add(item.header.frame_id.lstrip("/"), item.child_frame_id.lstrip("/"), pose)

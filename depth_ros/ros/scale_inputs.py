@@ -1,26 +1,22 @@
-"""What the scale is measured from: each source's own subscriptions, and a measurement for a frame from what they heard.
+"""What the scale is measured from: each source's own topics, and a measurement for a frame from what they heard.
 
-Callbacks run in the executor's thread, `measure` in the worker's.
+In the node callbacks run in the executor's thread, `measure` in the worker's.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from nav_msgs.msg import Odometry
-from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, LaserScan, Range
 
 from depth_ros.ros import messages, range_messages
-from depth_ros.ros.declaration import qos_of
 from depth_ros.ros.extrinsics import Extrinsics
 from depth_ros.ros.params import ScaleParams
+from depth_ros.ros.sensor_topics import SensorTopics, Undo
 from depth_ros.scale import Measurement, NoMeasurement
 from depth_ros.scale.ground import measure_height
 from depth_ros.scale.odometry import OdometryMeter
@@ -31,6 +27,8 @@ from depth_ros.types import DepthPrediction, Float64Array, Frame, InputError
 
 QUEUE = 10
 ODOMETRY_QUEUE = 100  # half a second at 200 Hz: a gap in the poses is worse than their age
+ODOMETRY = "odom"
+TOPICS = {"range": tuple(range_messages.KINDS), "odometry": (ODOMETRY,)}  # that a source listens to
 KEPT = 20  # messages of range sensors among which the one nearest to an image is chosen
 
 
@@ -61,25 +59,25 @@ class HeightInput:
 class RangeInput:
     """Any range sensor: of the four topics whichever is published."""
 
-    def __init__(self, node: Node, params: ScaleParams, affine: bool, prefix: str) -> None:
-        self._node, self._affine, self._tolerance_ns = node, affine, params.tolerance_s * 1e9
+    def __init__(self, topics: SensorTopics, params: ScaleParams, affine: bool, prefix: str) -> None:
+        self._affine, self._tolerance_ns = affine, params.tolerance_s * 1e9
         self._lock = threading.Lock()
         self._heard: deque[tuple[int, Any]] = deque(maxlen=KEPT)
-        self._extrinsics = Extrinsics(node, params.sensor_pose)
+        self._extrinsics = Extrinsics(topics, params.sensor_pose)
         kinds = {f"{prefix}{topic}": kind for topic, kind in range_messages.KINDS.items()}
-        self._topics = ", ".join(node.resolve_topic_name(topic) for topic in kinds)
-        self._subscriptions: list[Any] = []
+        self._topics = ", ".join(topics.name(topic) for topic in kinds)
+        self._undo: list[Undo] = []
         try:
             for topic, kind in kinds.items():
-                self._subscriptions.append(subscribe(node, kind, topic, self._on_message))
+                self._undo.append(topics.listen(kind, topic, self._on_message, QUEUE))
         except InputError:
             self.close()
             raise
 
     def close(self) -> None:
         """See ScaleInput."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+        for undo in self._undo:
+            undo()
         self._extrinsics.close()
 
     def _on_message(self, message: Any) -> None:
@@ -127,17 +125,17 @@ class RangeInput:
 class OdometryInput:
     """The robot's odometry. Its frame's place beside the camera matters in turns only; unknown, it is the camera's body frame."""
 
-    def __init__(self, node: Node, params: ScaleParams, prefix: str) -> None:
-        self._node, self._meter = node, OdometryMeter()
+    def __init__(self, topics: SensorTopics, params: ScaleParams, prefix: str) -> None:
+        self._meter = OdometryMeter()
         self._lock, self._history, self._child = threading.Lock(), PoseHistory(), ""
         self._refused = ""
-        self._extrinsics = Extrinsics(node, params.sensor_pose)
-        self._topic = node.resolve_topic_name(f"{prefix}odom")
-        self._subscription = subscribe(node, Odometry, f"{prefix}odom", self._on_odometry, ODOMETRY_QUEUE)
+        self._extrinsics = Extrinsics(topics, params.sensor_pose)
+        self._topic = topics.name(f"{prefix}{ODOMETRY}")
+        self._undo = topics.listen(Odometry, f"{prefix}{ODOMETRY}", self._on_odometry, ODOMETRY_QUEUE)
 
     def close(self) -> None:
         """See ScaleInput."""
-        self._node.destroy_subscription(self._subscription)
+        self._undo()
         self._extrinsics.close()
 
     def _on_odometry(self, message: Odometry) -> None:
@@ -174,18 +172,11 @@ class OdometryInput:
         return OPTICAL_T_BODY if known is None else known
 
 
-def subscribe(node: Node, kind: type, topic: str, callback: Callable[[Any], None], depth: int = QUEUE) -> Any:
-    """Subscribe best effort, which matches every publisher; raises InputError on wrong qos_overrides."""
-    with qos_of(node, topic) as overridable:
-        profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
-        return node.create_subscription(kind, topic, callback, profile, qos_overriding_options=overridable)
-
-
-def open_input(node: Node | None, params: ScaleParams, kind: str, prefix: str) -> ScaleInput:
-    """Return the input of a source that measures; `kind` is the bundle's. Raises InputError on wrong qos_overrides."""
-    opened: dict[str, Callable[[], ScaleInput]] = {
-        "camera_height": partial(HeightInput, params),
-        "range": partial(RangeInput, node, params, kind == "affine_invariant", prefix),
-        "odometry": partial(OdometryInput, node, params, prefix),
-    }
-    return opened[params.source]()
+def open_input(topics: SensorTopics | None, params: ScaleParams, kind: str, prefix: str) -> ScaleInput:
+    """Return the input of a source that measures; `kind` is the bundle's. Raises as SensorTopics.listen()."""
+    if params.source == "camera_height":
+        return HeightInput(params)
+    assert topics is not None, f"scale.source {params.source} listens to a sensor"
+    if params.source == "odometry":
+        return OdometryInput(topics, params, prefix)
+    return RangeInput(topics, params, kind == "affine_invariant", prefix)

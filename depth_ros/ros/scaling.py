@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.node import Node
 
 from depth_ros.ros.diagnostics import Status
 from depth_ros.ros.params import ScaleParams
 from depth_ros.ros.scale_inputs import ScaleInput, open_input
+from depth_ros.ros.sensor_topics import SensorTopics
 from depth_ros.scale import RELATIVE, Measurement, NoMeasurement, Scale, Unchanged
 from depth_ros.scale.track import Track
 from depth_ros.types import DepthPrediction, Frame, InputError
@@ -33,11 +33,11 @@ class _Moment:
 class Scaling:
     """A depth_ros.scale.Scaler that measures (see there); `prefix` goes before its topics' names, as in 'front/'.
 
-    `kind` is the bundle's; without a `node` no sensor can be listened to. Raises InputError where a topic cannot be created.
+    `kind` is the bundle's; without `topics` no sensor can be listened to. Raises InputError where one cannot be.
     """
 
-    def __init__(self, node: Node | None, params: ScaleParams, kind: str, prefix: str = "") -> None:
-        self._node, self._source = node, params.source
+    def __init__(self, topics: SensorTopics | None, params: ScaleParams, kind: str, prefix: str = "") -> None:
+        self._topics, self._source = topics, params.source
         self._input: ScaleInput | None = None
         self.constant: Scale | None = None
         self._last = _Moment(None, math.inf, None, "no image yet")
@@ -47,7 +47,7 @@ class Scaling:
             return
         self._track = Track(params.drift, params.timeout_s, _systematic(params))
         self._tried_s = -math.inf
-        self._input = open_input(node, params, kind, prefix)
+        self._input = open_input(topics, params, kind, prefix)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -59,8 +59,8 @@ class Scaling:
         if self.constant is not None:
             return self.constant
         stamp_ns = frame.stamp_ns
-        if stamp_ns == 0 and self._node is not None:  # some drivers give none
-            stamp_ns = self._node.get_clock().now().nanoseconds
+        if stamp_ns == 0 and self._topics is not None:  # some drivers give none
+            stamp_ns = self._topics.now_ns()
         time_s = stamp_ns * 1e-9
         self._try(frame, prediction, time_s)
         scale = self._track.scale(time_s)

@@ -2,7 +2,8 @@
 
 Every input gets a folder of its name below --out, which is there only when it is complete. Started again, the command skips what
 is complete and goes on with what is not. The node's parameters are given as to the node: --ros-args -p name:=value or
---params-file FILE. Exit code: 0 if every input was answered, 1 if one was not (the others are), 130 if interrupted.
+--params-file FILE. So are the names of a bag's sensors that scale.source listens to: -r range/scan:=/front/scan, for example.
+Exit code: 0 if every input was answered, 1 if one was not (the others are), 130 if interrupted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from depth_ros.engines import AUTO, ENGINES, EngineError, choose_engine, one_lin
 from depth_ros.ros.declaration import declare
 from depth_ros.ros.node import NODE_NAME
 from depth_ros.ros.params import NodeParams, default_model
+from depth_ros.ros.scale_inputs import TOPICS
 from depth_ros.scale import RELATIVE
 from depth_ros.tools.engine_arguments import path, positive
 from depth_ros.tools.offline.job import Job, Outcome
@@ -40,12 +42,6 @@ from depth_ros.tools.processes import noting_signals
 from depth_ros.types import InputError
 
 ON_GPU = ("tensorrt", "tensorrt_rtx", "onnxruntime_cuda")
-NO_SENSOR = "of which no recording here holds the sensor"
-UNSUITABLE = {
-    "range": NO_SENSOR,
-    "odometry": NO_SENSOR,
-    RELATIVE: "which has no metres, and all results here are in metres",
-}
 INTERRUPTED = 130  # as of a program that SIGINT ended
 
 
@@ -56,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     try:
         with noting_signals(stop):
-            jobs, size = prepare(options, _node_params(given))
+            jobs, size = prepare(options, *_asked_of_node(given))
             events = run_on_ray(jobs, options.ray, stop) if options.ray else run_here(jobs, size, stop)
             outcomes = _follow(jobs, events)
     except (BundleError, EngineError, InputError, ParameterException, rclpy_implementation.RCLError, OSError) as error:
@@ -68,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(outcome.good for outcome in outcomes) else 1
 
 
-def prepare(options: argparse.Namespace, node_params: NodeParams) -> tuple[list[Job], int]:
-    """Return the jobs and how many of them are to run at once. Raises what is wrong with all of them."""
+def prepare(options: argparse.Namespace, node_params: NodeParams, sensors: Mapping[str, str]) -> tuple[list[Job], int]:
+    """Return the jobs and how many of them are to run at once; `sensors` as in Job. Raises what is wrong with all of them."""
     folder = Path(options.model or node_params.model or default_model()).resolve()
     model = bundle.load(folder)
     chosen = replace(node_params, model=str(folder), engine=options.engine or node_params.engine)
@@ -85,7 +81,7 @@ def prepare(options: argparse.Namespace, node_params: NodeParams) -> tuple[list[
     formats = tuple(name for name in FORMATS if name in options.formats)
     out, calibration = options.out.resolve(), options.camera_info.resolve() if options.camera_info else None
     jobs = [
-        Job(source.resolve(), out / name, formats, chosen, options.topic, calibration)
+        Job(source.resolve(), out / name, formats, chosen, options.topic, calibration, sensors)
         for source, name in zip(options.inputs, names(options.inputs), strict=True)
     ]
     for job in jobs:
@@ -110,8 +106,11 @@ def names(inputs: Sequence[Path]) -> list[str]:
     return chosen
 
 
-def _node_params(arguments: list[str]) -> NodeParams:
-    """The node's parameters from --ros-args: of the same names, defaults, ranges and complaints as the node's own."""
+def _asked_of_node(arguments: list[str]) -> tuple[NodeParams, dict[str, str]]:
+    """The node's parameters from --ros-args, with the same names, defaults, ranges and complaints as the node's own.
+
+    And the full names of the topics that its scale.source listens to.
+    """
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")  # nobody is to see this one
     context = Context()
     rclpy.init(args=arguments, context=context)
@@ -119,10 +118,9 @@ def _node_params(arguments: list[str]) -> NodeParams:
         node = Node(NODE_NAME, context=context, enable_rosout=False, start_parameter_services=False)
         try:
             found = declare(node)
-            unsuitable = UNSUITABLE.get(found.scale.source)
-            if unsuitable:
-                raise InputError(f"scale.source is '{found.scale.source}', {unsuitable}; expected bundle, fixed or camera_height")
-            return found
+            if found.scale.source == RELATIVE:
+                raise InputError("scale.source is 'relative', which has no metres, and all results here are in metres")
+            return found, {topic: node.resolve_topic_name(topic) for topic in TOPICS.get(found.scale.source, ())}
         finally:
             node.destroy_node()
     finally:

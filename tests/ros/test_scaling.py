@@ -25,6 +25,7 @@ from depth_ros.ros import range_messages
 from depth_ros.ros.extrinsics import Extrinsics
 from depth_ros.ros.params import ScaleParams
 from depth_ros.ros.scaling import Scaling
+from depth_ros.ros.sensor_topics import NodeTopics
 from depth_ros.scale.poses import OPTICAL_T_BODY, pose_from_text
 from depth_ros.types import DepthPrediction, InputError
 
@@ -256,7 +257,7 @@ def scaling(client):
     opened = []
 
     def make(kind="scale_invariant", prefix="", **scale):
-        opened.append(Scaling(client.node, ScaleParams(**scale), kind, prefix))
+        opened.append(Scaling(NodeTopics(client.node), ScaleParams(**scale), kind, prefix))
         return opened[-1]
 
     yield make
@@ -349,7 +350,7 @@ def test_where_the_sensor_sits_must_be_known(client, scaling):
 
 def test_static_transforms_tell_where_a_sensor_sits(client):
     """base -> camera -> optical, base -> laser, as a robot's URDF has them."""
-    extrinsics = Extrinsics(client.node, "")
+    extrinsics = Extrinsics(NodeTopics(client.node), "")
     extrinsics.add([transform("base", "camera", 0.2, 0.0), transform("/base", "laser", 0.5, np.pi)])
     assert extrinsics.optical_T("optical", "laser") is None
     optical = TransformStamped(child_frame_id="optical")
@@ -360,7 +361,7 @@ def test_static_transforms_tell_where_a_sensor_sits(client):
     expected = OPTICAL_T_BODY @ pose_from_text(f"0.3 0 0 0 0 {np.pi}")
     np.testing.assert_allclose(extrinsics.optical_T("optical", "laser"), expected, atol=1e-9)
     np.testing.assert_allclose(extrinsics.optical_T("optical", "optical"), np.eye(4), atol=1e-12)
-    given = Extrinsics(client.node, "0.3 0 0 0 0 0")
+    given = Extrinsics(NodeTopics(client.node), "0.3 0 0 0 0 0")
     np.testing.assert_allclose(given.optical_T("any", "other"), OPTICAL_T_BODY @ pose_from_text("0.3 0 0 0 0 0"))
 
 
@@ -388,7 +389,7 @@ def test_tf_static_is_heard(client):
     kind = pytest.importorskip("tf2_msgs.msg", reason="needs a ROS 2 install").TFMessage
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     client.node.create_publisher(kind, "/tf_static", latched).publish(kind(transforms=[transform("camera", "laser", 0.5, 0.0)]))
-    extrinsics = Extrinsics(client.node, "")
+    extrinsics = Extrinsics(NodeTopics(client.node), "")
     found = client.spin_until(lambda: extrinsics.optical_T("camera", "laser") is not None, "the transform heard")
     assert found
     extrinsics.close()

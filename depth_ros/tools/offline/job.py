@@ -6,10 +6,11 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import cv2
 
@@ -20,12 +21,17 @@ from depth_ros.engines import EngineError, EngineOptions, choose_engine, one_lin
 from depth_ros.estimator import Estimator
 from depth_ros.ros.camera_answerer import CameraAnswerer
 from depth_ros.ros.params import NodeParams
+from depth_ros.ros.scale_inputs import TOPICS
 from depth_ros.ros.scaling import Scaling
-from depth_ros.ros.sources import FRAME_ID, Source, SourceImage, open_source
+from depth_ros.ros.sensor_topics import BagTopics
+from depth_ros.ros.sources import FRAME_ID, Source, SourceImage, is_bag, open_source
 from depth_ros.tools.offline import manifest
 from depth_ros.tools.offline.writers import Answered, Writer, open_writer
 from depth_ros.tools.record import RecordingError
 from depth_ros.types import CameraModel, InputError
+
+if TYPE_CHECKING:
+    from depth_ros.ros.bag import Bag
 
 Tell = Callable[[int, int], None]  # images seen, images expected (0: unknown)
 Stop = Callable[[], bool]
@@ -41,6 +47,7 @@ class Job:
     params: NodeParams  # with `model` named, and `threads`
     topic: str = ""  # of a bag with several
     calibration: Path | None = None  # instead of the bag's camera_info
+    sensors: Mapping[str, str] = field(default_factory=dict)  # full names of the topics that the scale is measured from
 
     @property
     def partial(self) -> Path:
@@ -98,7 +105,7 @@ def _run(job: Job, tell: Tell, stop: Stop) -> Outcome:
     camera = load_calibration(job.calibration) if job.calibration else None
     if not job.source.exists():
         open_source(job.source)  # says so
-    facts = manifest.describe(job.source, job.topic, camera, model, job.params, job.formats)
+    facts = manifest.describe(job.source, job.topic, camera, model, job.params, job.formats, job.sensors)
     for folder in (job.out, job.partial):
         found = manifest.read(folder)
         if found is not None:
@@ -109,7 +116,7 @@ def _run(job: Job, tell: Tell, stop: Stop) -> Outcome:
     if job.remembers:  # what an image is answered with depends on those before, so none can be left out
         shutil.rmtree(job.partial, ignore_errors=True)
     job.partial.mkdir(parents=True, exist_ok=True)
-    with _alone(job.partial), _open_answerer(model, job.params) as (answerer, engine, warnings):
+    with _alone(job.partial), _open_answerer(model, job, source) as (answerer, engine, warnings):
         manifest.write(job.partial, facts)
         outcome = _answer_all(job, source, camera, answerer, tell, stop)
     if outcome.interrupted:
@@ -140,18 +147,33 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _open_answerer(model: ModelBundle, params: NodeParams) -> Iterator[tuple[CameraAnswerer, str, list[str]]]:
-    """Open the engine; give what answers, what runs in words, and a list that warnings will be in. Raises EngineError."""
+def _open_answerer(model: ModelBundle, job: Job, source: Source) -> Iterator[tuple[CameraAnswerer, str, list[str]]]:
+    """Open the engine; give what answers, what runs in words, and a list that warnings will be in.
+
+    Raises EngineError, and InputError where the scale's sensor cannot be in this recording.
+    """
+    params = job.params
     options: EngineOptions = params.engine_options(lambda text: None)
     if options.threads:
         cv2.setNumThreads(options.threads)
     warnings: list[str] = []
+    sensors = _sensors(job, source, warnings.append)
     with (
         closing(choose_engine(model, params.engine, options).engine) as engine,
-        closing(Scaling(None, params.scale, model.kind)) as scaling,
+        closing(Scaling(sensors, params.scale, model.kind)) as scaling,
         closing(CameraAnswerer(Estimator(model, engine, params.scale.source), warnings.append, scaling)) as answerer,
     ):
         yield answerer, engine.describe(), warnings
+
+
+def _sensors(job: Job, source: Source, warn: Callable[[str], None]) -> BagTopics | None:
+    """Return the topics that the scale is measured from; None where it needs none."""
+    if job.params.scale.source not in TOPICS:
+        return None
+    if not is_bag(job.source):
+        chosen = job.params.scale.source
+        raise InputError(f"{job.source}: scale.source is '{chosen}', whose sensor only a bag can hold; expected a ROS 2 bag")
+    return BagTopics(cast("Bag", source), job.sensors, warn)
 
 
 def _answer_all(

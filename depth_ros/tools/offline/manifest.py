@@ -25,8 +25,9 @@ WITHOUT_EFFECT = (
 
 
 def describe(
-    source: Path, topic: str, camera: CameraModel | None, model: ModelBundle, params: NodeParams, formats: tuple[str, ...]
-) -> dict[str, Any]:
+    source: Path, topic: str, camera: CameraModel | None, model: ModelBundle, params: NodeParams, formats: tuple[str, ...],
+    sensors: Mapping[str, str],
+) -> dict[str, Any]:  # fmt: skip
     """Return what a result depends on, as it comes back out of JSON. `camera` is None where the input brings its own."""
     facts: dict[str, Any] = {
         "format": FORMAT,
@@ -38,6 +39,7 @@ def describe(
         "model_sha256": model.sha256,
         "parameters": {name: value for name, value in asdict(params).items() if name not in WITHOUT_EFFECT},
         "formats": formats,
+        "sensors": dict(sensors),
     }
     facts = json.loads(json.dumps(facts))  # tuples become lists
     return facts
