@@ -22,10 +22,13 @@ from depth_ros.types import InputError
 CAMERA_NAME = re.compile("[a-zA-Z][a-zA-Z0-9_]*")
 AT_RELOAD = "A change takes effect with the service ~/reload, or when the node is configured"
 TRANSPORTS = ("raw", "compressed")
-OFF = {  # the parameter that withholds a topic, for whoever cannot stop its subscribers
-    "publish_depth": "depth/image_rect", "publish_uncertainty": "depth/uncertainty", "publish_color": "depth/image_color",
-    "publish_cloud": "points", "publish_compressed": "depth/image_rect/compressedDepth",
-}  # fmt: skip
+OFF = {  # the parameter that withholds topics, for whoever cannot stop their subscribers
+    "publish_depth": ("depth/image_rect", "depth/relative"),
+    "publish_compressed": ("depth/image_rect/compressedDepth",),
+    "publish_uncertainty": ("depth/uncertainty", "depth/relative_uncertainty"),
+    "publish_color": ("depth/image_color",),
+    "publish_cloud": ("points",),
+}
 
 
 def _param(
@@ -95,9 +98,9 @@ class NodeParams:
     min_depth: float = _param(0.0, "Depth [m] below which it is NaN; 0: the model's own range", 0.0, 1e4)
     max_depth: float = _param(0.0, "Depth [m] from which it is +inf, nothing in range; 0: the model's own range", 0.0, 1e4)
     max_rate: float = _param(0.0, "Most images per second and camera that are answered; 0: all there is time for", 0.0, 1e4)
-    publish_depth: bool = _param(True, "Whether depth/image_rect is answered; like all topics, only to subscribers")
+    publish_depth: bool = _param(True, "Whether depth/image_rect (or depth/relative) is; like all topics, only for subscribers")
     publish_compressed: bool = _param(True, "Whether depth/image_rect/compressedDepth is")
-    publish_uncertainty: bool = _param(True, "Whether depth/uncertainty is")
+    publish_uncertainty: bool = _param(True, "Whether depth/uncertainty (or depth/relative_uncertainty) is")
     publish_color: bool = _param(True, "Whether depth/image_color is")
     publish_cloud: bool = _param(True, "Whether points is")
     max_relative_sigma: float = _param(0.35, "Cloud points with sigma / depth above this are NaN; 0: keep them", 0.0, 1e6)
@@ -142,7 +145,7 @@ class NodeParams:
     @property
     def withheld(self) -> frozenset[str]:
         """Topics that are not answered although they have subscribers."""
-        return frozenset(topic for name, topic in OFF.items() if not getattr(self, name))
+        return frozenset(topic for name, topics in OFF.items() if not getattr(self, name) for topic in topics)
 
     def wish(self, depth: bool, cloud: bool) -> Wish:
         """What to ask for of a frame."""

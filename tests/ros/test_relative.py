@@ -117,6 +117,13 @@ def test_relative_depth_is_published_as_such_and_no_metres(start, client, states
     advertised = {name for name, _ in client.node.get_publisher_names_and_types_by_node("mono_depth", "/")}
     assert {f"/{topic}" for topic in RELATIVE} < advertised
     assert not PUBLISHED & advertised
+    off = Parameter(name="publish_uncertainty", value=ParameterValue(type=1, bool_value=False))
+    client.call(SetParameters, "/mono_depth/set_parameters", SetParameters.Request(parameters=[off]))
+    client.ask(image, info_message(), "depth/relative")  # what was on its way has arrived
+    client.received.clear()
+    for _ in range(3):
+        client.ask(image, info_message(), "depth/relative")
+    assert not client.received["depth/relative_uncertainty"]
 
 
 def test_each_camera_has_relative_depth_of_its_own(start, make_bundle):
