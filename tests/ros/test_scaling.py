@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from corridor import make_texture, moved, shot
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
 from harness import NODE, Client, depth_array, image_message, info_message, stamp, wall
 from nav_msgs.msg import Odometry
@@ -85,22 +85,9 @@ class Sensor:
         self._timer.reset()
 
 
-class States:
-    """What /diagnostics says of the scale."""
-
-    def __init__(self, client):
-        self.client, self.seen = client, []
-        client.node.create_subscription(DiagnosticArray, "/diagnostics", self._keep, 10)
-
-    def _keep(self, message):
-        self.seen += [status for status in message.status if status.name == "mono_depth: scale"]
-
-    def wait(self, level, text):
-        def found():
-            return [status for status in self.seen[-2:] if status.level == level and text in status.message]
-
-        status = self.client.spin_until(found, lambda: f"{level!r} {text}: {[(s.level, s.message) for s in self.seen]}")[-1]
-        return {item.key: item.value for item in status.values}
+def state(states, level, text, since=0):
+    """What /diagnostics says of the scale, once it says that."""
+    return {item.key: item.value for item in states.wait("mono_depth: scale", level, text, since).values}
 
 
 def start_scaled(start, bundle, source, cameras=None, **scale):
@@ -110,10 +97,9 @@ def start_scaled(start, bundle, source, cameras=None, **scale):
 
 
 @pytest.mark.parametrize("outliers", [0.0, 0.4])
-def test_a_scan_makes_metres_of_a_relative_bundle(start, client, make_bundle, outliers):
+def test_a_scan_makes_metres_of_a_relative_bundle(start, client, states, make_bundle, outliers):
     start_scaled(start, make_bundle(kind="scale_invariant"), "range")
     Sensor(client, "range/scan", scan(outliers))
-    states = States(client)
     client.listen("depth/image_rect", "depth/uncertainty", "points")
     topics = ("depth/image_rect", "depth/uncertainty", "points")
     depth, sigma, _ = client.ask(scene(), info_message(), *topics)
@@ -124,7 +110,7 @@ def test_a_scan_makes_metres_of_a_relative_bundle(start, client, make_bundle, ou
     assert (error < sigma + 0.02 * truth).mean() > 0.95  # and what up-sampling does at the steps between pixels
     # 0.3 units are 0.6 m; the scale's own share comes on top.
     assert (sigma > 0.55).all()
-    said = states.wait(OK, "range: factor")
+    said = state(states, OK, "range: factor")
     assert float(said["factor"]) == pytest.approx(SCALE, rel=0.02)
     relative = float(said["relative sigma"])
     assert 0.001 < relative < 0.05
@@ -132,9 +118,9 @@ def test_a_scan_makes_metres_of_a_relative_bundle(start, client, make_bundle, ou
     assert [key for key in said if f"`{key}`" not in INTERFACES] == []
 
 
-def test_a_scan_that_dies_makes_depth_less_sure_and_then_ends_it(start, client, make_bundle):
+def test_a_scan_that_dies_makes_depth_less_sure_and_then_ends_it(start, client, states, make_bundle):
     process = start_scaled(start, make_bundle(kind="scale_invariant"), "range", timeout_s=4.0, drift=0.2)
-    sensor, states = Sensor(client, "range/scan", scan()), States(client)
+    sensor = Sensor(client, "range/scan", scan())
     client.listen("depth/image_rect", "depth/uncertainty")
     client.ask(scene(), info_message(), "depth/image_rect")
     sensor.stop()
@@ -149,21 +135,20 @@ def test_a_scan_that_dies_makes_depth_less_sure_and_then_ends_it(start, client, 
     # From a scale without error on: sigma^2 = (2 x 0.3)^2 + (0.2 depth)^2 age; the age at the last one is at most the time-out's.
     assert after[-1][1] > 1.2 * after[0][1]
     assert max(stamp_ns for stamp_ns, _ in after) < died_ns + 4.3e9
-    said = states.wait(ERROR, "no scale any more, images are refused")
+    said = state(states, ERROR, "no scale any more, images are refused")
     assert "no range within" in said["last try"]
-    count = len(client.received["depth/image_rect"])
+    count, seen = len(client.received["depth/image_rect"]), len(states.seen)
     sensor.go_on()
     client.send_until(lambda: len(client.received["depth/image_rect"]) > count, image, info, "answers again")
-    states.wait(OK, "range: factor")
+    state(states, OK, "range: factor", seen)
 
 
-def test_a_relative_bundle_waits_for_its_scale_and_says_what_to_remap(start, client, make_bundle):
+def test_a_relative_bundle_waits_for_its_scale_and_says_what_to_remap(start, client, states, make_bundle):
     process = start_scaled(start, make_bundle(kind="scale_invariant"), "range")
-    states = States(client)
     client.listen("depth/image_rect")
     client.send_until(lambda: "no scale from range" in process.log(), scene(), info_message(), "refused")
     assert "nothing heard on /range/scan, /range/range, /range/points, /range/depth: remap" in process.lines("ERROR")[0]
-    states.wait(WARN, "no scale yet: nothing heard on /range/scan")
+    state(states, WARN, "no scale yet: nothing heard on /range/scan")
     assert not client.received["depth/image_rect"]
 
 
@@ -186,7 +171,7 @@ def test_each_camera_has_its_own_scale(start, make_bundle):
         client.close()
 
 
-def test_a_cloud_gives_scale_and_shift_to_an_affine_bundle(start, client, make_bundle):
+def test_a_cloud_gives_scale_and_shift_to_an_affine_bundle(start, client, states, make_bundle):
     """1 / depth = 1 / (2 unit) + 0.03, from a lidar 0.5 m before the camera, with columns of points over the view."""
 
     def to_metres(unit):
@@ -198,13 +183,12 @@ def test_a_cloud_gives_scale_and_shift_to_an_affine_bundle(start, client, make_b
     body = np.stack([optical[:, 2] - 0.5, -optical[:, 0], -optical[:, 1]], axis=1)
     Sensor(client, "range/points", cloud(body.astype(np.float32)))
     process = start_scaled(start, make_bundle(kind="affine_invariant"), "range", sensor_pose="0.5 0 0 0 0 0")
-    states = States(client)
     client.listen("depth/image_rect", "depth/uncertainty")
     depth, sigma = client.ask(scene(), info_message(), "depth/image_rect", "depth/uncertainty")
     truth = np.broadcast_to(true_depth(np.arange(128), to_metres), (64, 128))
     assert np.median(np.abs(depth_array(depth) / truth - 1)) < 0.02
     assert (np.abs(depth_array(depth) - truth) < depth_array(sigma) + 0.02 * truth).mean() > 0.95
-    said = states.wait(OK, "range: factor")
+    said = state(states, OK, "range: factor")
     assert float(said["shift [1/m]"]) == pytest.approx(0.03, abs=0.006)
     assert [key for key in said if f"`{key}`" not in INTERFACES] == []
     assert "Traceback" not in process.log()
@@ -221,10 +205,9 @@ def cloud(points, offset=4):
     return message
 
 
-def test_height_above_the_ground_makes_metres(start, client, make_bundle):
+def test_height_above_the_ground_makes_metres(start, client, states, make_bundle):
     """Ground 1 unit below the camera, which is 2 m above it."""
     start_scaled(start, make_bundle(kind="scale_invariant"), "camera_height", camera_height=2.0)
-    states = States(client)
     rows = (np.arange(64) - 30) / 100
     unit = np.where(rows > 0.01, 1 / np.maximum(rows, 0.01), 20.0).clip(0, 24)
     pixels = np.zeros((64, 128, 3), np.uint8)
@@ -232,19 +215,18 @@ def test_height_above_the_ground_makes_metres(start, client, make_bundle):
     client.listen("depth/image_rect")
     (depth,) = client.ask(image_message(pixels, "rgb8"), info_message(), "depth/image_rect")
     np.testing.assert_allclose(depth_array(depth)[44:60, 64], 2 / rows[44:60], rtol=0.03)
-    said = states.wait(OK, "camera_height: factor")
+    said = state(states, OK, "camera_height: factor")
     assert float(said["factor"]) == pytest.approx(2.0, rel=0.03)
     assert float(said["relative sigma"]) >= 0.01  # 0.02 m of 2 m, which no averaging takes away
 
 
-def test_a_fixed_factor_with_its_uncertainty(start, client, make_bundle):
+def test_a_fixed_factor_with_its_uncertainty(start, client, states, make_bundle):
     process = start_scaled(start, make_bundle(kind="scale_invariant"), "fixed", factor=2.0, factor_sigma=0.05)
-    states = States(client)
     client.listen("depth/image_rect", "depth/uncertainty")
     depth, sigma = client.ask(wall(metres=5.0, sigma=0.2), info_message(), "depth/image_rect", "depth/uncertainty")
     np.testing.assert_allclose(depth_array(depth), 10.0, rtol=1e-5)
     np.testing.assert_allclose(depth_array(sigma), np.hypot(0.4, 0.05 * 10), rtol=1e-5)
-    assert states.wait(OK, "fixed: factor 2")["relative sigma"] == "0.0500"
+    assert state(states, OK, "fixed: factor 2")["relative sigma"] == "0.0500"
     assert process.stop() == 0
 
 
