@@ -33,20 +33,21 @@ class Monodepth2(Method):
         return config.camera_height > 0 or (known_length and not config.normalise_disparity)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """See map_losses()."""
-        return self.map_losses(batch, self.depth_net(batch.input), self.poses(batch))
-
-    def map_losses(self, batch: Batch, maps: list[Tensor], poses: list[Tensor]) -> dict[str, Tensor]:
-        """Photometric and smoothness terms, mean over scales; with truth, the supervised term; the scale where asked for.
-
-        `maps` are the network's (B, 1 + extras, H, W), finest first. Raises ConfigError where nothing tells depth.
-        """
+        """See map_losses(). Raises ConfigError where nothing tells depth."""
         config = self.config.method
         if not batch.views and batch.depth is None and config.camera_height == 0:
             raise ConfigError(
                 f"method {config.name} learns from neighbouring frames, a second camera, true depth or method.camera_height, and "
                 "a batch has none of them; data.source: mixed is for method.name: midas"
             )
+        return self.map_losses(batch, self.depth_net(batch.input), self.poses(batch))
+
+    def map_losses(self, batch: Batch, maps: list[Tensor], poses: list[Tensor]) -> dict[str, Tensor]:
+        """Photometric and smoothness terms, mean over scales; with truth, the supervised term; the scale where asked for.
+
+        `maps` are the network's (B, 1 + extras, H, W), finest first.
+        """
+        config = self.config.method
         maps = maps[: config.scales]
         ratio = self.focal_ratio(batch.K)
         depths = [self.training_depth(m[:, :1]) * ratio for m in maps]
