@@ -155,7 +155,8 @@ def _load_trained(config: TrainConfig, path: str) -> Predictor:
 
     Raises ConfigError.
     """
-    found = load_teacher_bundle(Path(path), config.data) if Path(path).is_dir() else load_method(path)
+    is_checkpoint = Path(path).is_file() or Path(path).suffix == ".ckpt"
+    found = load_method(path) if is_checkpoint else load_teacher_bundle(Path(path), config.data)
     return found if config.run.refine else _unrefined(found, path)
 
 

@@ -33,7 +33,7 @@ from training.checkpoint import load_method, read_checkpoint
 from training.config import ConfigError
 from training.data.truth import EvaluationSet, open_evaluation_set
 from training.evaluate import Scores, TorchEngine, describe_method, evaluate
-from training.fit_metric import fit_metric, report
+from training.fit_metric import check_relative, fit_metric, report
 from training.methods import CHOICES_HELP, Ensemble, Predictor
 from training.quantise import FRAMES, describe, quantise, read_frames
 
@@ -78,9 +78,10 @@ def export_metric(method: Predictor, folder: Path, description: ModelBundle, dat
     """As export(); relative inverse depth becomes metres on a set with truth, if one is given. Raises as fit_metric(), too."""
     if data is None:
         return export(method, folder, description)
+    check_relative(description.kind, folder)  # and the data, before the graph, which takes longer
+    dataset = open_evaluation_set(data)
     with TemporaryDirectory() as temporary:
-        relative = export(method, Path(temporary) / folder.name, description)
-        return fit_metric(relative, folder, open_evaluation_set(data))
+        return fit_metric(export(method, Path(temporary) / folder.name, description), folder, dataset)
 
 
 def _write_graph(method: Predictor, file: Path, description: ModelBundle) -> None:

@@ -149,13 +149,18 @@ def check_parity(bundle: ModelBundle, made: ModelBundle, alignment: Alignment, f
         raise ExportError(f"{made.name}: its metres differ from the fit by {found:.2g} relative; expected below {PARITY:g}")
 
 
+def check_relative(kind: str, source: Path) -> None:
+    """Raise InputError for what has no scale and shift to fit."""
+    if kind != "affine_invariant":
+        raise InputError(f"{source}: kind is '{kind}'; expected affine_invariant, which has a scale and a shift")
+
+
 def fit_metric(bundle: ModelBundle, folder: Path, dataset: EvaluationSet) -> ModelBundle:
     """Write the metric bundle of an affine_invariant one into `folder`, which stays as it was if something is raised.
 
     Raises InputError for another kind or a set without truth, ExportError if the new graph is not what it should be.
     """
-    if bundle.kind != "affine_invariant":
-        raise InputError(f"{bundle.path}: kind is '{bundle.kind}'; expected affine_invariant, which has a scale and a shift")
+    check_relative(bundle.kind, bundle.path)
     fitting, judging = dataset.every_second(0), dataset.every_second(1)
     alignment = fit_alignment(bundle, fitting)
     stored = {

@@ -15,7 +15,7 @@ from torch import Tensor
 from depth_ros import bundle as bundles
 from depth_ros.engines import load_engine
 from depth_ros.estimator import Estimator
-from depth_ros.types import CameraModel, Frame, UInt8Array
+from depth_ros.types import CameraModel, Frame, InputError, UInt8Array
 from training.calibration import weighted_quantile
 from training.data.truth import open_evaluation_set
 from training.evaluate import describe_method
@@ -93,6 +93,8 @@ def test_export_fits_before_it_writes(
     assert (made.kind, made.provenance["run"], made.provenance["fit_metric"]) == ("metric", "mine", "exact")
     assert float(made.provenance["fit_scale"]) == pytest.approx(SCALE, abs=1e-4)
     assert {path.name for path in tmp_path.iterdir()} == {"direct", "exact"}
+    with pytest.raises(InputError, match=r"refused: kind is 'metric'; expected affine_invariant"):
+        export_metric(method, tmp_path / "refused", replace(description, kind="metric"), tmp_path / "nowhere")
 
 
 def test_a_camera_of_another_focal_length_fits_the_same(

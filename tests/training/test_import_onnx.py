@@ -71,6 +71,8 @@ def network(tmp_path: Path) -> Network:
         if form == "NHW":
             squeezed = {"axes": [1]} if opset < 13 else {}
             nodes.append(helper.make_node("Squeeze", [source] + ([] if squeezed else ["axis"]), [output], **squeezed))
+        elif form == "classes":
+            nodes.append(helper.make_node("ReduceMax", [source], [output], axes=[1, 2], keepdims=0))
         elif form == "NHW1":
             nodes.append(helper.make_node("Transpose", [source], [output], perm=[0, 2, 3, 1]))
         elif form == "half_size":
@@ -82,7 +84,7 @@ def network(tmp_path: Path) -> Network:
             ]
         else:
             nodes.append(helper.make_node("Identity", [source], [output]))
-        rank = 3 if form == "NHW" else 4
+        rank = {"NHW": 3, "classes": 2}.get(form, 4)
         outputs = [helper.make_tensor_value_info(output, kind, [None] * rank)]
         if extra:
             nodes.append(helper.make_node("Neg", ["map"], ["confidence"]))
@@ -284,6 +286,13 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "no image": ({"shape": ("N", 1, H, W)}, ("--like", "midas"), "expected one image, float32 or float16"),
     "many images": ({"shape": (4, 3, H, W)}, ("--like", "midas"), "takes 4 images at once; expected 1, or an open number"),
     "sigma": ({}, ("--like", "midas", "--sigma", "flop"), "--sigma flop: expected constant:SHARE, flip"),
+    "several channels": ({"form": "points"}, ("--like", "midas"), "has 3 channels, and --channel is not given; .* from 0 to 2"),
+    "no such channel": ({"form": "points"}, ("--like", "midas", "--channel", "3"), "--channel is 3; expected one from 0 to 2"),
+    "channel of one": ({}, ("--like", "midas", "--channel", "1"), "has 1 channels, and --channel is 1"),
+    "scores of classes": ({"form": "classes"}, ("--like", "midas"), r"'answer' is \(1, 24\); expected a map"),
+    "metres of metres": (
+        {}, ("--like", "depth", "--camera", "9,9", "--fit-metric", "nowhere"), r"net.onnx: kind is 'metric'; expected affine_inv",
+    ),
     "fit of no metres": ({}, ("--like", "midas", "--sigma", "fit:nowhere"), "nowhere"),
 }  # fmt: skip
 
@@ -296,6 +305,37 @@ def test_what_cannot_be_wrapped_is_refused_with_a_reason(
     assert main([str(network(**net)), str(tmp_path / "made"), *options]) == 1
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--mean", "0.5,0.5"), "--mean: found '0.5,0.5'; expected one number, or three of red, green, blue"),
+        (("--mean", "inf"), "--mean: found 'inf'; expected one number"),
+        (("--std", "0.2,0,0.2"), "--std: found '0.2,0,0.2'; expected one number, or three of red, green, blue, above 0"),
+        (("--levels", "0"), "--levels: found '0'; expected a number above 0"),
+        (("--factor", "-1"), "--factor: found '-1'; expected a number above 0"),
+        (("--range", "10,1"), "--range: found '10,1'; expected MIN,MAX with 0 < MIN < MAX"),
+        (("--size", "0x16"), "--size: found '0x16'; expected WxH in whole pixels above 0"),
+        (("--camera", "50"), "--camera: found '50'; expected FX,FY, both above 0"),
+        (("--focal-rule", "300"), "--focal-rule: found '300'; expected canonical:F with F above 0"),
+        (("--camera", "9,9", "--focal-rule", "canonical:9"), "--focal-rule: not allowed with argument --camera"),
+    ],
+)
+def test_values_without_a_meaning_are_refused_by_their_option(
+    tmp_path: Path, network: Network, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(network()), str(tmp_path / "made"), "--like", "midas", *options])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_bundle_with_nothing_in_range_is_noted(tmp_path: Path, network: Network, capsys: pytest.CaptureFixture[str]) -> None:
+    """Metres around 2 in a range from 50: as if they were millimetres."""
+    for low, noted in (("50", True), ("0.5", False)):
+        made(tmp_path / low, network(), "--like", "depth", "--camera", "30,30", "--range", f"{low},100")
+        assert ("no depth is from 50 to 100" in capsys.readouterr().err) == noted
 
 
 def test_weights_that_are_missing_are_named(tmp_path: Path, network: Network, capsys: pytest.CaptureFixture[str]) -> None:

@@ -225,6 +225,10 @@ def test_images_without_depth_are_left_out_and_counted(root: Path, tmp_path: Pat
         (entries(film={"kind": ""}), r"'film': kind is ''; expected one of depth, disparity, sfm, movie"),
         ([*entries(), entries()[1]], r"data.mix: several datasets are called 'pairs'; expected a name for each"),
         (entries(lidar={"source": "mixed"}), r"data.mix: 'lidar': data.source is 'mixed'; expected one of video, folder"),
+        (
+            entries(lidar={"truth": "lidar"}),
+            r"'lidar': data.truth is 'lidar', but source 'folder' has a single truth",
+        ),
         (entries(lidar={"path": "nowhere"}), r"data.mix: 'lidar': .*nowhere"),
         (entries(pairs={"truth": ""}), r"data.mix: 'pairs': .*has no calibration, so that its depth has no metres"),
         (entries(lidar={"kind": "movie"}), r"data.mix: 'lidar': .*has no right camera; expected stereo pairs to match"),
@@ -239,6 +243,11 @@ def test_what_cannot_be_mixed_names_its_entry(root: Path, mix: list, message: st
 def test_streets_beside_a_mix_are_refused(root: Path, make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"data.street_share is for another data.source; with mixed, make street an entry"):
         build_sources(make_config(data=data(root, street_share=0.2)).data, 0)
+
+
+def test_a_mix_that_nothing_reads_is_refused(root: Path, make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"data.mix names 4 datasets, but data.source is 'street'; expected mixed, or no mix"):
+        build_sources(make_config(data=data(root, source="street")).data, 0)
 
 
 @pytest.mark.parametrize(("batch", "processes"), [(6, 1), (4, 2), (12, 2)])

@@ -136,6 +136,14 @@ def test_settings_that_contradict_the_data_are_named(build: Build, street_batch:
         build("monodepth2", data=VIDEO, method={"velocity": 0.1}).losses(batch)
 
 
+@pytest.mark.parametrize("name", ["monodepth2", "featdepth", "low_texture"])
+def test_images_that_teach_no_depth_are_refused(build: Build, street_batch: Batch, name: str) -> None:
+    """Such as those of a mix, which have relative inverse depth alone: the loss would be that of flat depth, and fall."""
+    batch = replace(street_batch, views=(), depth=None, valid=None)
+    with pytest.raises(ConfigError, match=f"method {name} .* a batch has none .* data.source: mixed is for method.name: midas"):
+        build(name).losses(batch)
+
+
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_the_height_of_the_camera_brings_depth_to_metres(build: Build, street_batch: Batch, factor: float) -> None:
     """Depth that is wrong by a factor, and a loss that cannot see it: with poses unknown, only the ground tells."""

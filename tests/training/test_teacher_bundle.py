@@ -146,6 +146,8 @@ def test_teachers_that_are_no_teachers_are_refused(save: Save, tmp_path: Path, s
     with pytest.raises(ConfigError, match=r"method.teachers: .*bundle.yaml: missing"):
         load_teacher_bundle(folder, DataConfig())
     recipe = write_recipe(tmp_path / "student", street_video)
+    assert main([str(recipe), "--set", "method.name=self_teaching", "--set", "method.teachers=[models/nowhere]"]) == 1
+    assert "method.teachers: models/nowhere: no such folder; expected a model bundle" in capsys.readouterr().err
     choose = ["--set", "method.name=monodiffusion", "--set", "method.scales=3", "--set", f"method.teachers=[{save()}]"]
     assert main([str(recipe), *choose]) == 1
     assert "a teacher is of method bundle; expected a checkpoint with a depth network" in capsys.readouterr().err

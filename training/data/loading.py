@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from depth_ros.types import CameraModel, InputError
 from training.batch import Batch, Sample, collate
-from training.config import DataConfig, TrainConfig
+from training.config import ConfigError, DataConfig, TrainConfig
 from training.data.clips import Clips
 from training.data.mixed import Mixture, open_mixture
 from training.data.order import EqualShares, Shuffled
@@ -34,6 +34,10 @@ class Sources:
 def build_sources(config: DataConfig, seed: int) -> Sources:
     """Open the datasets that the configuration names. Raises InputError or ConfigError."""
     size = (config.width, config.height)
+    if config.mix and config.source != "mixed":
+        raise ConfigError(
+            f"data.mix names {len(config.mix)} datasets, but data.source is '{config.source}'; expected mixed, or no mix"
+        )
     if config.source == "mixed":
         train, val = open_mixture(config, seed)
         return Sources(train.camera, ((train, 1.0),), val)

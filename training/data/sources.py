@@ -37,11 +37,18 @@ SOURCES: dict[str, Callable[[DataConfig, str], list[Target]]] = {
     "kitti_stereo2015": open_kitti_stereo2015,
 }
 
+SEVERAL_TRUTHS = ("stereo", "nyu", "kitti_raw", "kitti_stereo2015")  # those that data.truth chooses from
+
 
 def open_source(config: DataConfig, part: str) -> list[Target]:
     """Open the part of the source that the configuration names. Raises ConfigError or InputError."""
     if config.source not in SOURCES:
         raise ConfigError(f"data.source is '{config.source}'; expected one of {', '.join((*SOURCES, 'street', 'mixed'))}")
+    if config.truth and config.source not in SEVERAL_TRUTHS:
+        raise ConfigError(
+            f"data.truth is '{config.truth}', but source '{config.source}' has a single truth; expected none, or a source of "
+            f"several: {', '.join(SEVERAL_TRUTHS)}"
+        )
     return SOURCES[config.source](config, part)
 
 

@@ -96,8 +96,15 @@ def judged(bundle: ModelBundle, dataset: EvaluationSet) -> ModelBundle:
 
 
 def notes(bundle: ModelBundle) -> list[str]:
-    """What a faster engine would not make of the graph."""
+    """What a faster engine would not make of the graph, and that a wrong interface may show in."""
     found = []
+    with closing(load_engine(bundle)) as engine:
+        depth = engine.infer(probe_images(bundle))[0]
+    if not ((depth >= bundle.min_depth) & (depth <= bundle.max_depth)).any():
+        found.append(
+            f"on noise and ramps no depth is from {bundle.min_depth:g} to {bundle.max_depth:g}, so that nothing is in range: "
+            "are --like, --gives, --factor and --range right?"
+        )
     for name, make in (
         ("fp16", lambda: prepare(bundle, "fp16")),
         ("the frame graph of GPUs", lambda: frame_graph(bundle, *CAMERA, "fp32")),

@@ -46,6 +46,24 @@ class Original:
         return bool(readers) and all(node.op_type in ARITHMETIC for node in readers)
 
     @property
+    def channel_axis(self) -> int | None:
+        """Of a map of four axes the one that is no row or column: the second, unless only the last is 1. None of fewer axes."""
+        if len(self.shape) < 4:
+            return None
+        return 3 if self.shape[3] == 1 and self.shape[1] != 1 else 1
+
+    @property
+    def channels(self) -> int:
+        """Of its map."""
+        return 1 if self.channel_axis is None else self.shape[self.channel_axis]
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Rows and columns of its map."""
+        rows, columns = [size for axis, size in enumerate(self.shape) if axis != self.channel_axis][-2:]
+        return rows, columns
+
+    @property
     def rounds(self) -> bool:
         """Whether it calculates in float16, where the same sum in another order is another number."""
         return self.half or any(tensor.data_type == TensorProto.FLOAT16 for tensor in self.model.graph.initializer)
@@ -189,9 +207,10 @@ def _with_map(original: Original, output: str, known: tuple[str, ...]) -> Origin
         raise InputError(f"{file}: has the outputs {_describe(original.model.graph.output)}; choose one: --output NAME")
     found = replace(original, output=chosen[0])
     shape = found.run([found.blank(1)])[0].shape
-    if not 2 <= len(shape) <= 4:
+    found = replace(found, shape=shape)
+    if not 2 <= len(shape) <= 4 or 1 in found.map_size:  # a class's scores are (N, classes)
         raise InputError(f"{file}: output '{chosen[0]}' is {shape}; expected a map (N, h, w), (N, 1, h, w) or (N, h, w, 1)")
-    return replace(found, shape=shape, one_by_one=found.one_by_one or len(shape) == 2 or not _takes_two(found))
+    return replace(found, one_by_one=found.one_by_one or len(shape) == 2 or not _takes_two(found))
 
 
 def _takes_two(original: Original) -> bool:

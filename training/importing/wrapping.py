@@ -79,17 +79,12 @@ def expected(original: Original, interface: Interface, sigma: Sigma, images: UIn
 
 def _depth(original: Original, interface: Interface, answer: NDArray[Any]) -> Float64Array:
     """Depth (h, w) of the answer to one image."""
-    if answer.ndim == 4:
-        answer = np.take(answer, interface.channel, _channel_axis(original.shape))
+    if original.channel_axis is not None:
+        answer = np.take(answer, interface.channel, original.channel_axis)
     plane = answer.reshape(answer.shape[-2:]).astype(np.float32)
     values = cv2.resize(plane, (original.width, original.height), interpolation=cv2.INTER_LINEAR)
     units = interface.factor * values.astype(np.float64)
     return 1 / np.maximum(units, _least(interface)) if interface.gives == "inverse" else units
-
-
-def _channel_axis(shape: tuple[int, ...]) -> int:
-    """Of a map of four axes, the one that is no row or column: the second, unless only the last is 1."""
-    return 3 if shape[3] == 1 and shape[1] != 1 else 1
 
 
 def _least(interface: Interface) -> float:
@@ -98,12 +93,11 @@ def _least(interface: Interface) -> float:
 
 
 def _map_text(original: Original, interface: Interface, suffix: str) -> str:
-    shape = original.shape
-    plane, size = {2: "Unsqueeze ({answer}, zero)", 3: "Identity ({answer})"}.get(len(shape), ""), shape[-2:]
-    if len(shape) == 4:
-        axis = _channel_axis(shape)
-        plane, size = f"Gather <axis = {axis}> ({{answer}}, channel)", tuple(np.delete(shape, axis))[-2:]
-    same = size == (original.height, original.width)
+    plane = {
+        2: "Unsqueeze ({answer}, zero)", 3: "Identity ({answer})",
+        4: f"Gather <axis = {original.channel_axis}> ({{answer}}, channel)",
+    }[len(original.shape)]  # fmt: skip
+    same = original.map_size == (original.height, original.width)
     return MAP.format(
         s=suffix,
         plane=plane.format(answer=f"float_answer{suffix}"),

@@ -33,7 +33,13 @@ class Monodepth2(Method):
         return config.camera_height > 0 or (known_length and not config.normalise_disparity)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """See map_losses()."""
+        """See map_losses(). Raises ConfigError where nothing tells depth."""
+        config = self.config.method
+        if not batch.views and batch.depth is None and config.camera_height == 0:
+            raise ConfigError(
+                f"method {config.name} learns from neighbouring frames, a second camera, true depth or method.camera_height, and "
+                "a batch has none of them; data.source: mixed is for method.name: midas"
+            )
         return self.map_losses(batch, self.depth_net(batch.input), self.poses(batch))
 
     def map_losses(self, batch: Batch, maps: list[Tensor], poses: list[Tensor]) -> dict[str, Tensor]:
