@@ -56,9 +56,9 @@ demo: setup  ## Camera stream -> depth: INPUT= CAMERA_INFO= TRUTH= TRUTH_SCALE=2
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 ARGS ?=
 
-# Two files at a time, but those with real nodes alone: a busy machine would disturb their deadlines.
+# Two files at a time, in their order (else the longest comes last); those with real nodes alone: a busy machine disturbs them.
 test: check setup-train setup-engines  ## Style, types and the whole test suite, or what ARGS= says to pytest
-	$(if $(ARGS),$(PYTEST) $(ARGS),$(PYTEST) --numprocesses 2 --dist loadfile --ignore tests/ros)
+	$(if $(ARGS),$(PYTEST) $(ARGS),$(PYTEST) --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore tests/ros)
 	$(if $(ARGS),,$(PYTEST) tests/ros)
 
 check: setup setup-dev  ## Style and types
