@@ -364,13 +364,16 @@ def test_a_process_that_is_killed_fails_its_own_input_only(job):
 
 
 def test_ctrl_c_leaves_nothing_that_looks_finished_and_the_same_command_goes_on(walls, calibration, make_bundle, tmp_path):
-    """As a terminal sends it: to the whole process group. Two inputs at once, one more waits."""
+    """As a terminal sends it: to the whole process group. Two inputs at once, one more waits.
+
+    Each of the two has more images than are answered between the starts of two processes.
+    """
     inputs = [walls]
     for name in ("a", "b"):
         inputs.append(walls.with_name(name))
         shutil.copytree(walls, inputs[-1])
-        for number in range(10, 130):
-            shutil.copy(walls / "0.png", inputs[-1] / f"{number}.png")
+        for number in range(10, 1004):
+            os.link(walls / "0.png", inputs[-1] / f"{number}.png")
     out = tmp_path / "out"
     options = ("--out", out, "--camera-info", calibration, "--model", make_bundle().path, "--engine", "onnxruntime")
     given = command(*inputs[1:], *inputs[:1], *options, "--formats", "ply", "--jobs", 2)
@@ -391,8 +394,8 @@ def test_ctrl_c_leaves_nothing_that_looks_finished_and_the_same_command_goes_on(
     wait_until(lambda: not alive(started.pid), "nobody is left")
     done = subprocess.run(given, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^a: 126 images answered, \d+ of them before -> ", done.stdout, re.MULTILINE)
-    assert [len(list((out / name / "points").glob("*.ply"))) for name in ("a", "b", "walls")] == [126, 126, 6]
+    assert re.search(r"^a: 1000 images answered, \d+ of them before -> ", done.stdout, re.MULTILINE)
+    assert [len(list((out / name / "points").glob("*.ply"))) for name in ("a", "b", "walls")] == [1000, 1000, 6]
 
 
 def test_one_bad_input_does_not_stop_the_others(walls, calibration, make_bundle, tmp_path):
