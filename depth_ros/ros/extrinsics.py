@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from depth_ros.ros.sensor_topics import TF_STATIC, SensorTopics
+from depth_ros.ros.sensor_topics import TF_STATIC, SensorTopics, Undo
 from depth_ros.scale.poses import OPTICAL_T_BODY, StaticTree, pose_from_quaternion, pose_from_text
 from depth_ros.types import Float64Array, InputError
 
@@ -16,8 +16,9 @@ class Extrinsics:
     def __init__(self, topics: SensorTopics, given: str) -> None:
         self._topics, self._lock, self._tree = topics, threading.Lock(), StaticTree()
         self._given = OPTICAL_T_BODY @ pose_from_text(given) if given else None
-        heard = self._given is None
-        self._undo = topics.listen_static(lambda message: self.add(message.transforms)) if heard else lambda: None
+        self._undo: Undo = lambda: None
+        if self._given is None:
+            self._undo = topics.listen_static(lambda message: self.add(message.transforms))
 
     def close(self) -> None:
         """Unsubscribe."""

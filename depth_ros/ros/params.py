@@ -98,7 +98,9 @@ class NodeParams:
     min_depth: float = _param(0.0, "Depth [m] below which it is NaN; 0: the model's own range", 0.0, 1e4)
     max_depth: float = _param(0.0, "Depth [m] from which it is +inf, nothing in range; 0: the model's own range", 0.0, 1e4)
     max_rate: float = _param(0.0, "Most images per second and camera that are answered; 0: all there is time for", 0.0, 1e4)
-    publish_depth: bool = _param(True, "Whether depth/image_rect (or depth/relative) is; like all topics, only for subscribers")
+    publish_depth: bool = _param(
+        True, "Whether depth/image_rect (or depth/relative) is answered; like all topics, only to subscribers"
+    )
     publish_compressed: bool = _param(True, "Whether depth/image_rect/compressedDepth is")
     publish_uncertainty: bool = _param(True, "Whether depth/uncertainty (or depth/relative_uncertainty) is")
     publish_color: bool = _param(True, "Whether depth/image_color is")

@@ -130,13 +130,14 @@ def test_a_bag_without_the_sensor_says_what_to_remap(job):
     assert "nothing heard on /range/scan" in failure
 
 
-def test_names_are_remapped_and_parameters_given_as_to_the_node(job, tmp_path):
+def test_names_are_remapped_and_parameters_given_as_to_the_node(job, tmp_path, capfd):
     write(job.source, drive("/front/laser"))
     given = [job.source, "--out", tmp_path / "out", "--model", job.params.model, "--engine", "onnxruntime", "--ros-args",
              "-p", "scale.source:=range", "-p", f"scale.sensor_pose:={AT_CAMERA}", "-r", "range/scan:=/front/laser"]  # fmt: skip
     assert main([str(word) for word in given]) == 0
     check_metres(job)
-    assert main([str(word) for word in given[:-1]] + ["range/scan:=/other"]) == 1  # not what is there, and it says so
+    assert main([str(word) for word in given[:-1]] + ["range/scan:=/other"]) == 1
+    assert "was made with sensors {" in capfd.readouterr().err  # other ones than it would have now
 
 
 @pytest.mark.parametrize(
