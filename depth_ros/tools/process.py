@@ -119,7 +119,10 @@ def _asked_of_node(arguments: list[str]) -> tuple[NodeParams, dict[str, str]]:
         try:
             found = declare(node)
             if found.scale.source == RELATIVE:
-                raise InputError("scale.source is 'relative', which has no metres, and all results here are in metres")
+                raise InputError(
+                    "scale.source is 'relative', which has no metres, and all results here are in metres; "
+                    "expected bundle, fixed or camera_height, or for bags range or odometry"
+                )
             return found, {topic: node.resolve_topic_name(topic) for topic in TOPICS.get(found.scale.source, ())}
         finally:
             node.destroy_node()

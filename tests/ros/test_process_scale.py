@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,6 +139,14 @@ def test_names_are_remapped_and_parameters_given_as_to_the_node(job, tmp_path, c
     check_metres(job)
     assert main([str(word) for word in given[:-1]] + ["range/scan:=/other"]) == 1
     assert "was made with sensors {" in capfd.readouterr().err  # other ones than it would have now
+
+
+def test_what_was_made_without_sensors_before_there_were_any_is_still_known(job):
+    write(job.source, drive())
+    plain = replace(job, params=replace(job.params, scale=ScaleParams(source="fixed", factor=2.0)), sensors={})
+    assert do(plain).answered == 10
+    assert "sensors" not in json.loads((plain.out / "manifest.json").read_text())
+    assert do(plain).finished_before
 
 
 @pytest.mark.parametrize(

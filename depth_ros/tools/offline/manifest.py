@@ -39,8 +39,9 @@ def describe(
         "model_sha256": model.sha256,
         "parameters": {name: value for name, value in asdict(params).items() if name not in WITHOUT_EFFECT},
         "formats": formats,
-        "sensors": dict(sensors),
     }
+    if sensors:  # the manifests of others, also of those before there were any, do without
+        facts["sensors"] = dict(sensors)
     facts = json.loads(json.dumps(facts))  # tuples become lists
     return facts
 
