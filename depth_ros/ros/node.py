@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 import threading
@@ -64,6 +65,11 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         """Stop the work and give everything back, in any state."""
         self._stop()
         self._release()
+
+    def destroy_node(self) -> None:
+        """Leave the graph. rclpy's alone lets the lifecycle hold on to DDS, whose threads then meet the end of the process."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
 
     # ---- lifecycle
 
@@ -205,6 +211,7 @@ def main(args: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # own handlers: a flag stops at one known place, an exception anywhere
         signal.signal(number, lambda *_: stop.set())
     keep_freed_memory()
+    faulthandler.enable()  # a crash of native code says where
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         return _run(stop)

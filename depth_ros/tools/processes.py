@@ -53,7 +53,8 @@ class Child:
             start_new_session=True,
             preexec_fn=partial(_end_with, os.getpid()),
         )
-        self._reader = threading.Thread(target=self._read, args=(log, on_line), name=f"{name} output", daemon=True)
+        self._log = log
+        self._reader = threading.Thread(target=self._read, args=(on_line,), name=f"{name} output", daemon=True)
         self._reader.start()
 
     @property
@@ -80,14 +81,17 @@ class Child:
         self._process.send_signal(number)
 
     def complaint(self) -> str:
-        """Return the last error the process logged, or else its last line."""
-        if self.poll() is not None:
+        """Return which signal ended the process, or else the last error it logged, or else its last line."""
+        code = self.poll()
+        if code is not None:
             self._reader.join(timeout=2.0)
-        return self._last_error or self._last_line or f"it ended without a word (exit code {self.poll()})"
+        if code is not None and code < 0:
+            return f"ended by {signal.Signals(-code).name}; see {self._log}"
+        return self._last_error or f"{self._last_line or 'it said nothing'}{f' (exit code {code})' if code else ''}"
 
-    def _read(self, log: Path, on_line: Callable[[str], None]) -> None:
+    def _read(self, on_line: Callable[[str], None]) -> None:
         assert self._process.stdout is not None
-        with log.open("w", encoding="utf-8") as file, self._process.stdout as lines:
+        with self._log.open("w", encoding="utf-8") as file, self._process.stdout as lines:
             for raw in lines:
                 file.write(raw)
                 file.flush()

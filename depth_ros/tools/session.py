@@ -63,7 +63,7 @@ class Session:
                 raise SessionError(f"{child.name}: {child.complaint()}")
 
     def complaint(self, name: str) -> str:
-        """Return the last error that process `name` logged, or else its last line."""
+        """Return what process `name` says of itself, see Child."""
         return self._children[name].complaint() if name in self._children else "it was never started"
 
     def _start(self, name: str) -> None:

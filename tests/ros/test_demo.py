@@ -213,7 +213,7 @@ def test_killed_node_ends_the_run_with_a_reason_and_leaves_nothing(inputs: Input
         os.kill(node, signal.SIGKILL)
         _, complaint = demo.communicate(timeout=TIMEOUT_S)
     assert demo.returncode == 1
-    assert "demo: node" in complaint.splitlines()[-1]
+    assert complaint.splitlines()[-1] == f"demo: node: ended by SIGKILL; see {inputs.out / 'log' / 'node.txt'}"
     assert json.loads((inputs.out / "summary.json").read_text())["frames_in"] >= 5
     assert processes_about(inputs.out) == []
     left = orphaned_memory() - before

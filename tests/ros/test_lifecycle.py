@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -140,6 +142,30 @@ def test_start_and_stop_20_times(start, make_bundle):
         assert process.wait(5) == 0, f"start {number}: {process.log()}"
         assert "Traceback" not in process.log()
     assert not left_in_shared_memory(before)
+
+
+LINGERING = """
+import time
+from depth_ros.ros import node
+
+if __name__ == "__main__":
+    node.main()
+    print("MAIN ENDED", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_nothing_of_the_node_is_left_to_the_end_of_its_process(start, client, make_bundle, tmp_path):
+    """The middleware's threads crash now and then where they still run while the process's libraries are taken down."""
+    (tmp_path / "lingering_node.py").write_text(LINGERING)
+    process = start("lingering_node", env={"PYTHONPATH": str(tmp_path)}, model=make_bundle().path, engine="onnxruntime")
+    client.spin_until(lambda: "mono_depth" in client.node.get_node_names(), "node in the graph")
+    process.wait_ready().interrupt()
+    process.wait_log("MAIN ENDED")
+    client.spin_until(lambda: "mono_depth" not in client.node.get_node_names(), "node out of the graph", timeout_s=5.0)
+    threads = [task.read_text().strip() for task in Path(f"/proc/{process.pid}/task").glob("*/comm")]
+    assert threads, "the process has ended, so this says nothing"
+    assert [name for name in threads if name.startswith("dds.")] in ([], ["dds.shm.wdog"])  # the process's own, not a node's
 
 
 def test_interrupt_while_it_loads(start, make_bundle):
