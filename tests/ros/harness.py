@@ -60,11 +60,6 @@ def _files_in_use() -> set[str]:
     return used
 
 
-def left_in_shared_memory(before: set[str]) -> set[str]:
-    """Files of Fast DDS that nobody uses and that were not there before; other processes may have come meanwhile."""
-    return unused(shared_memory_files() - before)
-
-
 def unused(files: set[str]) -> set[str]:
     """Those of shared-memory files that are there and that no living process uses."""
     return {file for file in files - _files_in_use() if Path(file).exists()}

@@ -193,7 +193,7 @@ def test_interrupted_in_the_middle_everything_is_closed_and_written(inputs: Inpu
     with playing(inputs, tmp_path, 8) as demo:
         demo.send_signal(number)
         _, complaint = demo.communicate(timeout=TIMEOUT_S)
-    assert demo.returncode == 130, complaint
+    assert demo.returncode == 130, complaint + (inputs.out / "log" / "node.txt").read_text()
     assert complaint.splitlines()[-1] == "demo: interrupted"
     assert "Traceback" not in complaint
     summary = json.loads((inputs.out / "summary.json").read_text())

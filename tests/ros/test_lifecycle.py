@@ -14,8 +14,8 @@ from harness import (
     cloud_array,
     handles_signals,
     info_message,
-    left_in_shared_memory,
     shared_memory_files,
+    unused,
     wait_until,
     wall,
 )  # fmt: skip
@@ -23,6 +23,8 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter
+
+from depth_ros.tools.processes import shared_memory_of
 
 
 def change(client, transition: int) -> bool:
@@ -135,13 +137,15 @@ def test_every_parameter_is_described(start, client, make_bundle):
 
 def test_start_and_stop_20_times(start, make_bundle):
     model = make_bundle().path
-    before = shared_memory_files()
+    before, mapped = shared_memory_files(), set()
     for number in range(20):
         process = start(NODE, model=model).wait_ready()
+        mapped |= {str(file) for file in shared_memory_of(process.pid)}
         process.interrupt()
         assert process.wait(5) == 0, f"start {number}: {process.log()}"
         assert "Traceback" not in process.log()
-    assert not left_in_shared_memory(before)
+    assert mapped
+    assert not unused(mapped - before)
 
 
 LINGERING = """
