@@ -232,7 +232,11 @@ def test_images_without_depth_are_left_out_and_counted(root: Path, tmp_path: Pat
         (entries(lidar={"path": "nowhere"}), r"data.mix: 'lidar': .*nowhere"),
         (entries(pairs={"truth": ""}), r"data.mix: 'pairs': .*has no calibration, so that its depth has no metres"),
         (entries(lidar={"kind": "movie"}), r"data.mix: 'lidar': .*has no right camera; expected stereo pairs to match"),
-        (entries(lidar={"val_frames": [5, 9]}), r"data.mix: 'lidar': .*frames 5 to 9 were asked for; the recording holds 7"),
+        (
+            entries(lidar={"val_frames": [5, 9]}),
+            r"data.mix: 'lidar': .*val_frames is \[5, 9\], and the recording holds 7",
+        ),
+        (entries(lidar={"val_frames": [0, 0]}), r"data.mix: 'lidar': .*data.val_frames is \[0, 0\], .*expected \[first, last\]"),
     ],
 )
 def test_what_cannot_be_mixed_names_its_entry(root: Path, mix: list, message: str) -> None:

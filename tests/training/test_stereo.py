@@ -157,7 +157,7 @@ def test_scenes_are_split_by_number_or_by_name(tmp_path: Path) -> None:
     (tmp_path / "mine" / "train_files.txt").write_text("a\ne\n")
     with pytest.raises(InputError, match=r"train_files.txt: names 'e' \(1 unknown of 2\); expected names such as a, b, c"):
         names("train", split="mine")
-    with pytest.raises(InputError, match=r"frames 0 to 9 were asked for; the recording holds 4"):
+    with pytest.raises(InputError, match=r"data.train_frames is \[0, 9\], and the recording holds 4"):
         open_source(DataConfig(**(config | {"train_frames": (0, 9)})), "train")
 
 

@@ -131,9 +131,9 @@ def test_a_folder_that_holds_no_video(tmp_path: Path, camera: CameraModel) -> No
     [
         (
             {"train_frames": (3, 99)},
-            "frames 3 to 99 were asked for; the recording holds 14: choose data.train_frames and data.val_frames",
+            r"data.train_frames is \[3, 99\], and the recording holds 14 images; expected .* <= 14",
         ),
-        ({"train_frames": (5, 5)}, "frames 5 to 5 were asked for; the recording holds 14"),
+        ({"train_frames": (5, 5)}, r"data.train_frames is \[5, 5\], and the recording holds 14"),
         ({"train_frames": (3, 5)}, r"none of 2 images has its neighbours \[\[-1, 1\]\]; expected consecutive frames"),
     ],
 )

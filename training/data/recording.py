@@ -144,8 +144,8 @@ def frame_range(count: int, config: DataConfig, part: str, name: str) -> tuple[i
     last = last if last >= 0 else count
     if not 0 <= first < last <= count:
         raise InputError(
-            f"{name}: frames {first} to {last} were asked for; the recording holds {count}: "
-            "choose data.train_frames and data.val_frames within it"
+            f"{name}: data.{part}_frames is [{first}, {last}], and the recording holds {count} images; "
+            f"expected [first, last] with 0 <= first < last <= {count}"
         )
     return first, last
 
