@@ -66,9 +66,9 @@ class Suite:
         return replace(self, **stages)
 
 
-def alone(entry: str) -> str:
-    """A mix of one dataset: an entry of data.mix in YAML, with braces that str.format() leaves alone."""
-    return f"data.mix=[{{{{{entry}}}}}]"
+def only(*entries: str) -> str:
+    """A mix of these datasets: entries of data.mix in YAML, with braces that str.format() leaves alone."""
+    return f"data.mix=[{', '.join(f'{{{{{entry}}}}}' for entry in entries)}]"
 
 
 def relative(loss: str, gradient: float = 0.5) -> tuple[str, ...]:
@@ -108,7 +108,8 @@ def unseen_plain_worlds(data: Path) -> EvaluationSet:
 
 
 UNSEEN_STREETS = Exam(lambda data: unseen_worlds("unseen streets", 96, ("street",)))
-MIDAS, INDOORS = PROTOCOLS["midas"], replace(PROTOCOLS["midas"], cap_m=10.0)
+MIDAS, INDOORS = PROTOCOLS["midas"], PROTOCOLS["midas"].capped(10.0)
+PARETO = "optim.mixing=pareto"
 WORLDS = "name: worlds, kind: depth, source: street, street_samples: 300, street_scenes: [[street, 0.5], [room, 0.5]]"
 KITCHEN = (
     "name: kitchen, kind: depth, source: folder, path: sevenscenes_redkitchen, train_frames: [0, 148], val_frames: [148, 160]"
@@ -259,10 +260,16 @@ SUITES: dict[str, Suite] = {
             "ordinal": relative("ordinal", gradient=0.0),
             "nmg + gradients": relative("nmg"),
             "proportional": ("data.mixing=proportional",),
-            "Pareto": ("optim.mixing=pareto",),
-            "worlds alone": (alone(WORLDS),),
-            "kitchen alone": (alone(KITCHEN),),
-            "movie alone": (alone(MOVIE),),
+            "Pareto": (PARETO,),
+            "worlds alone": (only(WORLDS),),
+            "kitchen alone": (only(KITCHEN),),
+            "movie alone": (only(MOVIE),),
+            "without the kitchen": (only(WORLDS, MOVIE),),
+            "without the kitchen, Pareto": (only(WORLDS, MOVIE), PARETO),
+            "without the worlds": (only(KITCHEN, MOVIE),),
+            "without the worlds, Pareto": (only(KITCHEN, MOVIE), PARETO),
+            "without the movie": (only(WORLDS, KITCHEN),),
+            "without the movie, Pareto": (only(WORLDS, KITCHEN), PARETO),
         },
         (
             Exam(lambda data: open_evaluation_set(data / "kitti2015_stereo"), MIDAS),

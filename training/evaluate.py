@@ -179,7 +179,7 @@ def choose_protocol(options: argparse.Namespace) -> Protocol:
         return protocol
     if not options.cap > protocol.clamp_min_m:
         raise ConfigError(f"--cap {options.cap:g}: expected metres, more than {protocol.clamp_min_m:g}")
-    return replace(protocol, name=f"{preset.name} to {options.cap:g} m", cap_m=options.cap, clamp_max_m=options.cap)
+    return protocol.capped(options.cap)
 
 
 def open_models(options: argparse.Namespace) -> dict[str, Candidate]:

@@ -58,6 +58,13 @@ def test_every_run_of_a_suite_has_a_valid_configuration_of_its_own(name: str, tm
         done |= {run_folder(tmp_path, run, 7) for run in stage}
 
 
+@pytest.mark.parametrize("name", SUITES)
+def test_predictions_are_clamped_where_the_truth_is_capped(name: str) -> None:
+    """One image whose aligned inverse depth reaches 0 somewhere could otherwise outweigh all others."""
+    for exam in SUITES[name].exams:
+        assert exam.protocol.clamp_max_m == min(exam.protocol.cap_m, 80.0)
+
+
 def test_rows_are_chosen_by_name():
     suite = SUITES["monodiffusion"]
     chosen = suite.only(["teacher", "student", "few steps"])

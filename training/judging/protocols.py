@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -53,6 +53,10 @@ class Protocol:
     scaling: str = "median"  # of SCALINGS
     flip: bool = False  # post-processing: mean of the prediction and that of the mirrored image (Monodepth's "pp")
     disparity_first: bool = True  # predictions are resized as inverse depth, else as depth
+
+    def capped(self, metres: float) -> Protocol:
+        """The protocol for truth below `metres` alone, with predictions clamped there: an aligned inverse depth may reach 0."""
+        return replace(self, name=f"{self.name} to {metres:g} m", cap_m=metres, clamp_max_m=metres)
 
     def in_range(self, truth: Float32Array) -> BoolArray:
         """Where truth (H, W) [m] is a measurement that counts, inside the crop or not."""
