@@ -71,7 +71,7 @@ class MethodConfig:
     camera_height: float = 0.0  # [m] of the camera above flat ground, which then ties the scale of depth; 0: unknown
     ground: float = 0.05  # weight of that
     normalise_disparity: bool = False  # by its mean before warping: prevents collapse with learned poses, loses metric scale
-    teachers: tuple[str, ...] = ()  # checkpoints, or folders of bundles, whose mean prediction the student learns
+    teachers: tuple[str, ...] = ()  # checkpoints or bundles, for self_teaching, monodiffusion and midas (of any kind)
 
 
 @dataclass(frozen=True)

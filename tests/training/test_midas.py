@@ -109,7 +109,10 @@ def test_choices_that_have_no_meaning_are_refused(build: Build, name: str, secti
 def test_nothing_that_mixes_depths_takes_one_with_a_shift_of_its_own(build: Build, street_batch: Batch) -> None:
     method, student = build("midas"), build("self_teaching")
     assert isinstance(student, SelfTeaching)
-    with pytest.raises(ConfigError, match=r"a teacher is of method midas, whose depth has a scale and a shift of its own"):
+    with pytest.raises(
+        ConfigError,
+        match=r"a teacher of method midas is affine_invariant: .*fit_metric.* method.name: midas",
+    ):
         student.set_teachers([method])
     with pytest.raises(ConfigError, match=r"checkpoints are affine_invariant: each has a scale and a shift"):
         Ensemble([method, build("midas")])
