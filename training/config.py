@@ -144,7 +144,7 @@ class OptimConfig:
     batch_size: int = 8  # of all devices together
     learning_rate: float = 2e-4
     pose_learning_rate: float = 0.0  # of the pose network; 0: the same
-    pretrained_rate: float = 1.0  # factor on the learning rate of encoders, whose weights are pretrained (MiDaS: 0.1)
+    pretrained_rate: float = 1.0  # factor on the learning rate of encoders with network.pretrained (MiDaS: 0.1)
     schedule: str = "cosine"  # cosine, step, or cyclic (cosine with restarts, run.cycles)
     drop_steps: tuple[int, ...] = ()  # step: where the rate is multiplied by drop_factor
     drop_factor: float = 0.1

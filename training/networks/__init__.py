@@ -97,7 +97,8 @@ def resize(values: Tensor, size: Sequence[int]) -> Tensor:
 def build_encoder(config: NetworkConfig, images: int, width: int = 640, **changes: bool) -> nn.Module:
     """Build the encoder named in the config for `images` stacked images, with pretrained weights where asked for.
 
-    `width` is as in DepthNet; `changes` are those of training/networks/resnet.py; without them it is an ordinary one.
+    Its attribute `pretrained` says whether it has them. `width` is as in DepthNet; `changes` are those of
+    training/networks/resnet.py; without them it is an ordinary one.
     """
     if config.encoder not in ENCODERS:
         raise ConfigError(f"network.encoder is '{config.encoder}'; expected one of {', '.join(ENCODERS)}")
@@ -112,6 +113,7 @@ def build_encoder(config: NetworkConfig, images: int, width: int = 640, **change
         load_imagenet(encoder)
     elif config.pretrained != "none":
         _load_state(encoder, config, images)
+    encoder.pretrained = config.pretrained != "none"
     return encoder
 
 
