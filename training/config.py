@@ -129,7 +129,7 @@ class NetworkConfig:
 
     encoder: str = "efficientnet_lite0"
     pretrained: str = "imagenet"  # imagenet, none, or the path of a state_dict
-    decoder: str = "light"  # light, monodepth2, chained_pooling, nested, nested_light, midas, midas_small; Lite-Mono has its own
+    decoder: str = "light"  # light (Lite-Mono: its own), monodepth2, chained_pooling, nested, nested_light, midas, midas_small
     last_relu_only: bool = False  # resnet, not in the pose net: of a stage's additions only the last has a ReLU
     pooled_shortcut: bool = False  # resnet, not in the pose net: shortcuts that halve the size take a maximum first
     frozen_batchnorm: bool = False  # keep the statistics of run.init: for batches of mixed domains
