@@ -82,11 +82,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def with_inverse(batch: Batch) -> Batch:
-    """A batch with true depth has inverse depth too, all samples being of one dataset (0). Any other is returned as it is."""
+    """A batch with depth has inverse depth too; samples of no dataset are all of one (0). Any other is returned as it is."""
     if batch.inverse is not None or batch.depth is None:
         return batch
-    dataset = torch.zeros(len(batch.depth), dtype=torch.int64, device=batch.depth.device)
-    return replace(batch, inverse=1 / batch.depth, dataset=dataset)
+    one = torch.zeros(len(batch.depth), dtype=torch.int64, device=batch.depth.device)
+    return replace(batch, inverse=1 / batch.depth, dataset=one if batch.dataset is None else batch.dataset)
 
 
 def to_device(item: T, device: torch.device) -> T:

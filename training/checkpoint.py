@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from training.config import ConfigError, TrainConfig, merge, override, to_dict
-from training.methods import Learner, Method, Predictor, build_method, method_type
+from training.methods import TAUGHT, Learner, Method, Predictor, Taught, build_method, method_type
 from training.teacher_bundle import load_teacher_bundle
 from training.uncertainty import build_uncertainty
 
@@ -142,6 +142,11 @@ def prepare_method(config: TrainConfig, focal: tuple[float, float]) -> Learner:
     method.focal.copy_(torch.tensor(focal))
     if config.run.init and config.run.refine:
         raise ConfigError("run.init and run.refine are both set; expected one place to start from")
+    if config.method.teachers and not isinstance(method, Taught):
+        raise ConfigError(
+            f"method.teachers names {len(config.method.teachers)}, but method.name is '{config.method.name}', which learns from "
+            f"none; expected it empty, or a method that learns from teachers: {', '.join(TAUGHT)}"
+        )
     if config.run.refine:
         _go_on(method, config.run.refine)
     elif config.run.init:

@@ -71,7 +71,7 @@ class MethodConfig:
     camera_height: float = 0.0  # [m] of the camera above flat ground, which then ties the scale of depth; 0: unknown
     ground: float = 0.05  # weight of that
     normalise_disparity: bool = False  # by its mean before warping: prevents collapse with learned poses, loses metric scale
-    teachers: tuple[str, ...] = ()  # checkpoints, or folders of bundles, whose mean prediction the student learns
+    teachers: tuple[str, ...] = ()  # checkpoints or bundles, for self_teaching, monodiffusion and midas (of any kind)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class NetworkConfig:
 
     encoder: str = "efficientnet_lite0"
     pretrained: str = "imagenet"  # imagenet, none, or the path of a state_dict
-    decoder: str = "light"  # light, monodepth2, chained_pooling, nested, nested_light, midas, midas_small; Lite-Mono has its own
+    decoder: str = "light"  # light (Lite-Mono: its own), monodepth2, chained_pooling, nested, nested_light, midas, midas_small
     last_relu_only: bool = False  # resnet, not in the pose net: of a stage's additions only the last has a ReLU
     pooled_shortcut: bool = False  # resnet, not in the pose net: shortcuts that halve the size take a maximum first
     frozen_batchnorm: bool = False  # keep the statistics of run.init: for batches of mixed domains
@@ -144,7 +144,7 @@ class OptimConfig:
     batch_size: int = 8  # of all devices together
     learning_rate: float = 2e-4
     pose_learning_rate: float = 0.0  # of the pose network; 0: the same
-    pretrained_rate: float = 1.0  # factor on the learning rate of encoders, whose weights are pretrained (MiDaS: 0.1)
+    pretrained_rate: float = 1.0  # factor on the learning rate of encoders with network.pretrained (MiDaS: 0.1)
     schedule: str = "cosine"  # cosine, step, or cyclic (cosine with restarts, run.cycles)
     drop_steps: tuple[int, ...] = ()  # step: where the rate is multiplied by drop_factor
     drop_factor: float = 0.1

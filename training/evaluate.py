@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from training.checkpoint import load_method
 from training.config import ConfigError
 from training.data.truth import EvaluationItem, EvaluationSet, open_evaluation_set
 from training.judging.foreign import HOLDS, PredictionFolder
-from training.judging.judge import Candidate, Judgement, Scores, judge_baselines, judge_set
+from training.judging.judge import Candidate, Judgement, Scores, by_scaling, judge_baselines, judge_set
 from training.judging.protocols import ALLOWED, PROTOCOLS, SCALINGS, Prediction, Protocol, inverse, resized
 from training.judging.report import write_json, write_report
 from training.judging.tables import depth_table, format_judgements
@@ -226,7 +227,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help=f"bundle folder or checkpoint; {NO_MODEL} for the baselines and --predictions alone")
-    add("data", type=Path, nargs="+", metavar="DATA", help="sets with truth, one table each")
+    add("data", type=Path, nargs="+", metavar="DATA", help="sets with truth; a table for each, and for each scaling")
     add("--also", action="append", default=[], metavar="MODEL", help="one more bundle or checkpoint (may be repeated)")
     add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=f"for MODEL, a checkpoint: {CHOICES_HELP}")
     predictions = parser.add_argument_group("predictions of other models")
@@ -257,19 +258,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: dict[str, dict[str, Judgement]] = {}
     try:
         protocol = choose_protocol(options)
-        candidates = open_candidates(options)
-        for folder in options.data:
+        groups = by_scaling(open_candidates(options), protocol)
+        for folder, (used, candidates) in product(options.data, groups.items()):
             dataset = open_evaluation_set(folder, options.source, options.split, options.truth)
             if options.half is not None:
                 dataset = dataset.every_second(options.half)
+            if len(groups) > 1:
+                dataset = replace(dataset, name=f"{dataset.name}, {used.scaling}")
             if dataset.name in results:
                 raise ConfigError(f"{folder}: a set called '{dataset.name}' was judged before; expected sets of different names")
-            rows = judge_baselines(dataset, protocol)
-            rows |= {name: judge_set(candidate, dataset, protocol) for name, candidate in candidates.items()}
-            print(format_judgements(dataset.name, rows, protocol))
+            rows = judge_baselines(dataset, used)
+            rows |= {name: judge_set(candidate, dataset, used) for name, candidate in candidates.items()}
+            print(format_judgements(dataset.name, rows, used))
             results[dataset.name] = rows
             if options.report:
-                write_report(options.report, dataset, rows, candidates, protocol)
+                write_report(options.report, dataset, rows, candidates, used)
         for file in filter(None, (options.json, options.report and options.report / "report.json")):
             write_json(file, results, protocol)
     except (BundleError, ConfigError, EngineError, InputError, OSError) as error:

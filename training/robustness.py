@@ -201,10 +201,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
     model, dataset = open_model(options.model), open_evaluation_set(options.data, options.source, options.split, options.truth)
-    baseline = evaluate_baselines(dataset, PROTOCOL)[BASELINE]
+    scaling = PROTOCOL.scaling_for(model.kind)
+    baseline = evaluate_baselines(dataset, replace(PROTOCOL, scaling=scaling))[BASELINE]
     conditions = {
         "protocol": PROTOCOL.describe(),
-        "scaling": PROTOCOL.scaling_for(model.kind),
+        "scaling": scaling,
         "set": dataset.name,
         "images": sum(1 for _ in _judgeable(dataset)),
         "severities": options.severities,
@@ -217,7 +218,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         corruption_errors(dict.fromkeys(options.corruptions, 0.0), reference)  # what it lacks shows before the long run
     elif options.reference:
         other = open_model(options.reference)
-        if PROTOCOL.scaling_for(other.kind) != conditions["scaling"]:
+        if PROTOCOL.scaling_for(other.kind) != scaling:
             raise InputError(f"{options.reference}: is {other.kind}; expected {model.kind}, so that both are scaled alike")
         scores = evaluate_corrupted(other, dataset, options.corruptions, options.severities)
         report["reference_model"] = summarise(scores, None)

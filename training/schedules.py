@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from training.config import OptimConfig, RunConfig
+from training.config import ConfigError, OptimConfig, RunConfig
 
 FINAL_RATE = 0.05  # of the learning rate, at the end of a cosine
 AveragingFunction = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]
@@ -37,15 +37,21 @@ def cycle_ends(run: RunConfig) -> list[int]:
 
 
 def build_optimizer(method: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over all weights; a pose network and the encoders have learning rates of their own where the config says so.
+    """AdamW over all weights; a pose network and pretrained encoders have learning rates of their own where the config says so.
 
-    The first group has optim.learning_rate.
+    The first group has optim.learning_rate. Raises ConfigError for a factor on pretrained weights where there are none.
     """
+    pretrained = {p for part in method.modules() if getattr(part, "pretrained", False) for p in part.parameters()}
+    if config.pretrained_rate != 1 and not pretrained:
+        raise ConfigError(
+            f"optim.pretrained_rate is {config.pretrained_rate:g}, but no part of the network has pretrained weights; expected "
+            "1, or network.pretrained: imagenet or the path of a state_dict"
+        )
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {(False, config.learning_rate): []}
     for name, parameter in method.named_parameters():
         is_pose = name.startswith("pose_net.")
         rate = (config.pose_learning_rate or config.learning_rate) if is_pose else config.learning_rate
-        rate *= config.pretrained_rate if ".encoder." in name else 1
+        rate *= config.pretrained_rate if parameter in pretrained else 1
         groups.setdefault((is_pose, rate), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": parameters, "lr": rate, "initial_lr": rate} for (_, rate), parameters in groups.items() if parameters],

@@ -64,11 +64,6 @@ def load_teacher_bundle(path: Path, data: DataConfig) -> TeacherBundle:
     """Open the bundle in a folder for students of `data`. Raises ConfigError."""
     try:
         bundle = bundles.load(path)
-        if bundle.kind == "affine_invariant":
-            raise ConfigError(
-                f"{path}: kind is affine_invariant, whose inverse depth has its own scale and shift in each image: no depth to "
-                f"learn; make metres of it first: python -m training.fit_metric {path} models/mine DATA"
-            )
         return TeacherBundle(bundle, load_engine(bundle), data)
     except (BundleError, EngineError) as error:
         raise ConfigError(f"method.teachers: {error}") from error

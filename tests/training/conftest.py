@@ -21,7 +21,7 @@ from training.config import TrainConfig, merge
 from training.data.street import Street, StreetConfig, kitti_camera
 from training.data.street.samples import StreetSamples
 from training.methods import METHODS, Method, build_method
-from training.methods.taught import Taught
+from training.methods.taught import TaughtDepth
 from training.networks import ENCODERS
 
 SMALL = {
@@ -139,11 +139,11 @@ def build(make_config: ConfigMaker, camera: CameraModel) -> MethodBuilder:
     """Build a method for the streets' camera; a student is taught by an untrained Monodepth2."""
 
     def make(name: str, **sections: Any) -> Method:
-        teachers = {"teachers": ["teacher.ckpt"]} if issubclass(METHODS.get(name, Method), Taught) else {}
+        teachers = {"teachers": ["teacher.ckpt"]} if issubclass(METHODS.get(name, Method), TaughtDepth) else {}
         sections["method"] = {"name": name, **teachers, **sections.get("method", {})}
         method = build_method(make_config(**sections))
         method.focal.copy_(torch.tensor([camera.fx, camera.fy]))
-        if isinstance(method, Taught):
+        if isinstance(method, TaughtDepth):
             method.set_teachers([make("monodepth2")])
         return method
 

@@ -208,9 +208,40 @@ def test_depth_up_to_scale_is_judged_after_scaling_and_refused_by_the_robot(
     line = next(line for line in printed.splitlines() if line.startswith(f"{learned} "))
     assert line.split()[1] == "median"
     assert "scaling median: per image by median(truth) / median(depth)" in printed
-    assert "scaling none: raw metres" in printed  # the baselines
+    assert "scaling none" not in printed  # the baselines are scaled alike
     assert main([str(learned), data, "--scaling", "none"]) == 1
     assert "learned.ckpt is scale_invariant; expected median or sequence or scale_shift" in capsys.readouterr().err
+
+
+def test_each_scaling_has_a_table_of_its_own(
+    tmp_path: Path, make_bundle: MakeBundle, learned: Path, write_set: WriteSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of depth up to a factor and of relative inverse depth, in text, report and JSON, each with baselines of its own."""
+    truths = np.stack([np.linspace(3 + k, 20 + k, 64) for k in range(3)])[:, None].repeat(32, axis=1)
+    data = str(write_set(tmp_path / "set", CAMERA, pictures(truths, flat(1, 1, 1)), truths))
+    (tmp_path / "relative").mkdir()
+    for index, truth in enumerate(truths):
+        np.save(tmp_path / "relative" / f"{index:06d}.npy", (index + 2) / truth + index - 0.7)
+    model, out = str(make_bundle().path), tmp_path / "out"
+    theirs = ["--predictions", f"theirs={tmp_path / 'relative'}", "--kind", "affine_invariant", "--holds", "disparity"]
+    assert main([model, data, "--also", str(learned), *theirs, "--protocol", "eigen", "--report", str(out)]) == 0
+    baselines = ["constant", "mean map", "mean map, pooled"]
+    found = json.loads((out / "report.json").read_text())
+    assert {name: list(rows) for name, rows in found["results"].items()} == {
+        "set, median": [*baselines, model, str(learned)], "set, scale_shift": [*baselines, "theirs"]
+    }  # fmt: skip
+    for name, rows in found["details"].items():
+        assert {row["scaling"] for row in rows.values()} == {name.removeprefix("set, ")}
+    assert found["results"]["set, scale_shift"]["theirs"]["abs_rel"] == pytest.approx(0, abs=1e-3)
+    constants = [rows["constant"]["abs_rel"] for rows in found["results"].values()]
+    assert constants[1] != pytest.approx(constants[0], rel=0.01)  # the one that least squares find is another than the median
+    tables = capsys.readouterr().out.split("set, ")[1:]
+    pages = [(out / f"set__{name}.html").read_text() for name in ("median", "scale_shift")]
+    for texts in (tables, pages):
+        assert [("theirs" in text, str(learned) in text, "constant" in text) for text in texts] == [
+            (False, True, True), (True, False, True)
+        ]  # fmt: skip
+        assert ["scaling median" in text for text in texts] == [True, False]
 
 
 def test_one_factor_for_a_whole_sequence(tmp_path: Path, make_bundle: MakeBundle, write_set: WriteSet) -> None:

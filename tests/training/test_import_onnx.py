@@ -132,6 +132,28 @@ def test_midas_relative_inverse_depth_becomes_its_reciprocal(tmp_path: Path, net
     np.testing.assert_allclose(sigma, 0.3 / r, rtol=1e-4)
 
 
+def test_metres_are_fitted_on_data_with_truth(
+    tmp_path: Path, network: Network, write_set: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Truth that is 1 / (0.1 r + 0.05) [m] through the bundle's focal length, and so twice as far through twice that."""
+    images = np.random.default_rng(3).integers(0, 256, (4, H, W, 3), dtype=np.uint8)
+    r = answer(images, *IMAGENET)
+    camera = CameraModel(W, H, 2.0 * W, 2.0 * W, W / 2, H / 2)
+    data = write_set(tmp_path / "set", camera, images, 2 / (0.1 * r + 0.05))
+    bundle = made(tmp_path / "metric", network(), "--like", "midas", "--fit-metric", str(data))
+    said = capsys.readouterr().out
+    assert f"{bundle.path}: metres fitted on set" in said
+    assert f"{bundle.path}: metric, {W}x{H}" in said
+    found = {name: float(bundle.provenance[f"fit_{name}"]) for name in ("scale", "shift", "residual")}
+    assert (bundle.kind, bundle.fx, bundle.provenance["like"]) == ("metric", W, "midas")
+    assert (found["scale"], found["shift"]) == pytest.approx((0.1, 0.05), rel=5e-3)
+    assert found["residual"] < 2e-4  # of truth that is stored to 1/256 m
+    depth, _ = infer(bundle, images)
+    inside = depth < 0.99 * bundle.max_depth
+    np.testing.assert_allclose(depth[inside], (1 / (0.1 * r + 0.05))[inside], rtol=5e-3)
+    assert inside.mean() > 0.9
+
+
 def test_where_relative_inverse_depth_is_not_positive_nothing_is_in_range(
     tmp_path: Path, network: Network, images: UInt8Array
 ) -> None:

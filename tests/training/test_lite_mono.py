@@ -199,6 +199,19 @@ def test_it_can_also_be_the_encoder_of_the_pose_net() -> None:
     assert build_pose_net(BASE)(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)).shape == (1, 4, 4)
 
 
+@pytest.mark.parametrize("decoder", ["midas", "midas_small"])
+def test_its_features_go_into_midas_decoder(decoder: str) -> None:
+    """One map of the image's size, which all stages learn from, also in passes that drop channels."""
+    net = DepthNet(replace(BASE, encoder="lite_mono_tiny", decoder=decoder), outputs=2, dropout=True, width=96)
+    image = torch.rand(1, 3, 64, 96)
+    (finest,) = net(image)
+    assert finest.shape == (1, 2, 64, 96)
+    finest.square().mean().backward()
+    for stage in net.encoder.stages:
+        assert sum(p.grad.abs().sum() for p in stage.parameters()) > 0
+    assert net.eval().passes(image).shape == (1, PASSES, 2, 64, 96)
+
+
 def test_its_decoder_is_its_own() -> None:
     """One that is named would be ignored, whether there is such a one or not."""
     for decoder in ("nested", "unet"):

@@ -14,9 +14,10 @@ from trainer_runs import read_curve, train_here, write_recipe
 
 from depth_ros import bundle as bundles
 from depth_ros.engines import load_engine
+from depth_ros.types import CameraModel
 from training import export
 from training.batch import Batch, with_inverse
-from training.checkpoint import save_checkpoint
+from training.checkpoint import load_method, save_checkpoint
 from training.config import ConfigError, TrainConfig
 from training.evaluate import describe_method
 from training.methods import Ensemble, Method, SelfTeaching
@@ -109,7 +110,10 @@ def test_choices_that_have_no_meaning_are_refused(build: Build, name: str, secti
 def test_nothing_that_mixes_depths_takes_one_with_a_shift_of_its_own(build: Build, street_batch: Batch) -> None:
     method, student = build("midas"), build("self_teaching")
     assert isinstance(student, SelfTeaching)
-    with pytest.raises(ConfigError, match=r"a teacher is of method midas, whose depth has a scale and a shift of its own"):
+    with pytest.raises(
+        ConfigError,
+        match=r"a teacher of method midas is affine_invariant: .*fit_metric.* method.name: midas",
+    ):
         student.set_teachers([method])
     with pytest.raises(ConfigError, match=r"checkpoints are affine_invariant: each has a scale and a shift"):
         Ensemble([method, build("midas")])
@@ -176,6 +180,40 @@ def test_sigma_in_metres_is_refused(
 ) -> None:
     assert export.main([str(checkpoint), str(tmp_path / "mine"), "--calibrate", str(street_set)]) == 1
     assert "kind is 'affine_invariant'; expected 'metric'" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+
+
+def test_export_fits_metres_on_data_with_truth(
+    checkpoint: Path, tmp_path: Path, camera: CameraModel, street_batch: Batch, write_set: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Scale, shift and residual that are stated are those of NumPy's least squares on every other image."""
+    images = (street_batch.image.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+    with torch.no_grad():
+        r = 1 / load_method(checkpoint).predict(images.permute(0, 3, 1, 2) / 255)[0][:, 0].double().numpy()
+    scale = 0.2 / np.ptp(r)  # of truths between 1 / 0.25 and 1 / 0.05 m, but for the noise
+    inverse = 0.05 + scale * (r - r.min()) + np.random.default_rng(1).normal(0, 0.002, r.shape)
+    data = write_set(tmp_path / "set", camera, images.numpy(), 1 / inverse)
+    capsys.readouterr()
+    assert export.main([str(checkpoint), str(tmp_path / "mine"), "--fit-metric", str(data)]) == 0
+    assert f"{tmp_path / 'mine'}: metres fitted on set" in capsys.readouterr().out
+    made = bundles.load(tmp_path / "mine")
+    found = [float(made.provenance[f"fit_{name}"]) for name in ("scale", "shift", "residual")]
+    stored = 256 / np.round(256 / inverse)
+    expected = np.polyfit(r[::2].ravel(), stored[::2].ravel(), 1)
+    assert made.kind == "metric"
+    assert found[:2] == pytest.approx(expected, rel=0.02)
+    residual = np.quantile(np.abs(np.polyval(expected, r[::2]) - stored[::2]), 0.6827)
+    assert found[2] == pytest.approx(residual, rel=0.03)
+    depth, _ = load_engine(made).infer(images[1:2].numpy())
+    true = 1 / (0.05 + scale * (r[1] - r.min()))
+    assert np.median(np.abs(depth[0] - true) / true) < 0.01
+
+
+def test_export_fits_sigma_once(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = ["--calibrate", str(tmp_path), "--fit-metric", str(tmp_path)]
+    assert export.main([str(checkpoint), str(tmp_path / "mine"), *both]) == 1
+    assert "--calibrate and --fit-metric both fit sigma; expected one of them" in capsys.readouterr().err
     assert not (tmp_path / "mine").exists()
 
 

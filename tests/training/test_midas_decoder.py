@@ -14,9 +14,12 @@ from training.networks.midas_decoder import MidasDecoder, ResidualUnit, double
 CHANNELS = (6, 8, 10, 12, 14)  # of an encoder, all different
 
 
-def encoder_features(height: int = 64, width: int = 96, batch: int = 1) -> list[Tensor]:
+THREE = (0, 8, 10, 12)  # of one without a feature at stride 2 or 32, as Lite-Mono
+
+
+def encoder_features(height: int = 64, width: int = 96, batch: int = 1, channels: tuple[int, ...] = CHANNELS) -> list[Tensor]:
     sizes = [(height // 2**i, width // 2**i) for i in range(1, 6)]
-    return [torch.randn(batch, c, *size) for c, size in zip(CHANNELS, sizes, strict=True)]
+    return [torch.randn(batch, c, *size) for c, size in zip(channels, sizes, strict=False) if c > 0]
 
 
 @pytest.mark.parametrize("light", [False, True])
@@ -44,6 +47,18 @@ def test_one_map_of_full_size_from_the_features_at_strides_4_to_32(light: bool) 
     assert all(g.abs().sum() > 0 for g in gradients[1:])
 
 
+def test_as_many_features_as_there_are_reach_the_map() -> None:
+    """A fourth one at stride 2, which is not used, changes neither weights nor the map."""
+    decoder = MidasDecoder(THREE, 2, light=True)
+    features = [f.requires_grad_() for f in encoder_features(channels=THREE)]
+    maps = decoder(features)
+    assert {scale: tuple(m.shape) for scale, m in maps.items()} == {0: (1, 2, 64, 96)}
+    assert all(g.abs().sum() > 0 for g in torch.autograd.grad(maps[0].square().sum(), features))
+    other = MidasDecoder(CHANNELS[:4], 2, light=True)
+    other.load_state_dict(decoder.state_dict())
+    torch.testing.assert_close(other([torch.randn(1, 6, 32, 48), *features])[0], maps[0])
+
+
 def test_a_unit_adds_to_what_it_gets_and_does_not_change_it() -> None:
     """Of negative values the unit's branch sees nothing: they pass, and only the biases are added."""
     unit = ResidualUnit(3, light=False)
@@ -60,9 +75,9 @@ def test_doubling_keeps_corners_and_ramps() -> None:
     torch.testing.assert_close(double(ramp), torch.linspace(0, 1, 8)[None, None, None].expand(1, 1, 6, 8))
 
 
-@pytest.mark.parametrize("light", [False, True])
-def test_its_graph_gives_what_it_gives(light: bool, tmp_path: object) -> None:
-    decoder, features = MidasDecoder(CHANNELS, 1, light).eval(), encoder_features(64, 64, batch=2)
+@pytest.mark.parametrize(("channels", "light"), [(CHANNELS, False), (CHANNELS, True), (THREE, True)])
+def test_its_graph_gives_what_it_gives(channels: tuple[int, ...], light: bool, tmp_path: object) -> None:
+    decoder, features = MidasDecoder(channels, 1, light).eval(), encoder_features(64, 64, batch=2, channels=channels)
     file = f"{tmp_path}/decoder.onnx"
     torch.onnx.export(decoder, (features,), file, dynamo=True, opset_version=18, external_data=False, verbose=False)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

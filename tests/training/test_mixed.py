@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import re
@@ -22,7 +23,7 @@ from training.data.loading import Sources, build_sources, training_batches, vali
 from training.data.order import EqualShares
 from training.data.recording import Recording
 from training.data.street import Street, kitti_camera
-from training.train import main
+from training.train import main, train
 
 ROOT = Path(__file__).resolve().parents[2]
 MakeConfig = Callable[..., TrainConfig]
@@ -104,6 +105,59 @@ def test_every_kind_is_the_scenes_inverse_depth_up_to_scale_and_shift(sources: S
         assert sample.dataset == number
         assert sample.depth is None
         assert sample.views == ()
+
+
+def documented(number: int) -> object:
+    """A YAML of docs/mixed.md."""
+    return yaml.safe_load(re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "mixed.md").read_text(), re.DOTALL)[number])
+
+
+@pytest.fixture
+def uncalibrated(root: Path, tmp_path: Path) -> list[dict[str, object]]:
+    """The entry of a film in the docs, of pairs beside which there is nothing: no camera, no baseline, no depth."""
+    (entry,) = documented(1)
+    (tmp_path / entry["path"]).mkdir()
+    for side in ("left", "right"):
+        (tmp_path / entry["path"] / side).symlink_to(root / "film" / side)
+    return [{**entry, "path": str(tmp_path / entry["path"]), "train_frames": [0, 4], "val_frames": [4, 6]}]
+
+
+def test_a_film_of_an_unknown_camera_is_inverse_depth_too(uncalibrated: list, root: Path, make_config: MakeConfig) -> None:
+    (mixture, _), *_ = build_sources(make_config(data=data(root, uncalibrated)).data, 0).train
+    assert len(mixture) == 4
+    depth = Street(3).render(kitti_camera(*SIZE), Street(3).pose(2.0), 2.0).depth
+    true = 1 / depth.reshape(64, 2, 192, 2).min(axis=(1, 3))
+    known = np.isfinite(mixture[0].inverse)
+    assert known.mean() > 0.25
+    assert np.corrcoef(mixture[0].inverse[known], true[known])[0, 1] > 0.95
+    for wrong in ({"truth": ""}, {"source": "folder", "truth": ""}):
+        with pytest.raises(InputError, match=r"data.mix: 'film': .*(has no calibration|meta.json)"):
+            build_sources(make_config(data=data(root, [uncalibrated[0] | wrong])).data, 0)
+
+
+def test_midas_weighs_the_datasets_of_a_mix(
+    uncalibrated: list, root: Path, tmp_path: Path, make_config: MakeConfig, tiny_encoder: None
+) -> None:
+    """Pareto weights of lidar and of an uncalibrated film: one each, not negative, their sum the number of datasets."""
+    config = make_config(
+        data=data(root, [entries()[0], *uncalibrated]),
+        method={"name": "midas"},
+        network={"encoder": "tiny", "decoder": "midas_small"},
+        optim={"mixing": "pareto", "batch_size": 4, "warmup_steps": 1},
+        run={"dir": str(tmp_path / "run"), "max_steps": 3, "validate_every": 3, "log_every": 1, "accelerator": "cpu"},
+    )
+    train(config)
+    with (tmp_path / "run" / "curve.csv").open(newline="") as lines:
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(lines)]
+    assert len(rows) == 3
+    for row in rows:
+        weights = {key: value for key, value in row.items() if key.startswith("mixing/")}
+        assert set(weights) == {"mixing/lidar", "mixing/film"}
+        assert min(weights.values()) >= 0
+        assert sum(weights.values()) == pytest.approx(2)
+        assert row["train/loss"] == pytest.approx(row["train/lidar"] + row["train/film"])
+        assert min(row["train/lidar"], row["train/film"]) > 0
+    assert any(abs(row["mixing/lidar"] - 1) > 1e-3 for row in rows)
 
 
 def test_infinitely_far_is_known_and_nothing_measured_is_not(root: Path) -> None:
@@ -296,7 +350,7 @@ def test_the_loader_alone_reads_a_mix(root: Path, tmp_path: Path, capsys: pytest
 
 def test_the_mix_of_the_docs_loads(make_config: MakeConfig, shared_data: Path) -> None:
     """The YAML of docs/mixed.md, with a few worlds and pairs."""
-    values = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "mixed.md").read_text(), re.DOTALL)[0])
+    values = documented(0)
     mix = {entry["name"]: entry for entry in values["data"]["mix"]}
     mix["worlds"]["street_samples"] = 2
     mix["drive"] |= {"train_frames": [0, 2], "val_frames": [50, 51]}

@@ -134,6 +134,21 @@ def test_an_image_without_any_answer_counts_as_wrong(tmp_path: Path, write_set: 
     assert clean.dee == pytest.approx((0 + 1) / 2, abs=0.005)
 
 
+@pytest.mark.parametrize(("kind", "perfect"), [("metric", False), ("affine_invariant", True)])
+def test_the_mean_map_is_aligned_as_the_model_is(
+    tmp_path: Path, write_set: WriteSet, make_bundle: MakeBundle, kind: str, perfect: bool
+) -> None:
+    """Of two images whose inverse depths differ in scale and shift, each is the other's mean map: exact after a fit of both."""
+    truths = np.linspace(4, 20, 64)[None, None].repeat(32, axis=1).repeat(2, axis=0)
+    images = np.full((2, 32, 64, 3), 100, np.uint8)
+    images[..., 0] = np.round(10 * truths)
+    truths[1] = 1 / (2 / truths[0] + 0.1)
+    folder, file = write_set(tmp_path / "set", CAMERA, images, truths), tmp_path / "scores.json"
+    options = ["--corruptions", "pixelate", "--severities", "1", "--json", str(file)]
+    assert main([str(make_bundle(kind=kind).path), str(folder), *options]) == 0
+    assert (json.loads(file.read_text())["baseline"]["dee"] < 0.01) is perfect
+
+
 def test_the_command_prints_and_writes_what_it_found(
     tmp_path: Path, street: Path, make_bundle: MakeBundle, capsys: pytest.CaptureFixture[str]
 ) -> None:

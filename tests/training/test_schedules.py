@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from training.config import OptimConfig, RunConfig
+from training.config import ConfigError, OptimConfig, RunConfig
+from training.networks import ENCODERS
 from training.schedules import FINAL_RATE, build_optimizer, cycle_ends, moving_average, rate_factor, set_rates
 
 COSINE = OptimConfig(warmup_steps=0)
@@ -59,25 +62,41 @@ def test_the_pose_network_has_a_rate_of_its_own() -> None:
         assert set_rates(optimizer, 1.0) == 0.4  # a factor on the group's own rate, not on the one of the step before
 
 
-def test_encoders_have_a_factor_on_their_rate() -> None:
-    """That of a pose network on the pose network's own rate; the rate that is logged is that of the new layers."""
-    net = nn.ModuleDict({"encoder": nn.Linear(2, 2), "decoder": nn.Linear(2, 1)})
-    method = nn.ModuleDict(
-        {"depth_net": net, "pose_net": nn.ModuleDict({"encoder": nn.Linear(3, 1), "squeeze": nn.Linear(1, 1)})}
-    )
-    for factor, pose, expected in (
-        (1.0, 0.0, (0.4, 0.4, 0.4, 0.4)),
-        (0.1, 0.2, (0.04, 0.4, 0.02, 0.2)),
-        (0.5, 0.2, (0.2, 0.4, 0.1, 0.2)),
+@pytest.fixture
+def weights(tmp_path: Path, tiny_encoder: None) -> Path:
+    """Pretrained ones of the encoder `tiny`."""
+    torch.save(ENCODERS["tiny"]().state_dict(), tmp_path / "tiny.pth")
+    return tmp_path / "tiny.pth"
+
+
+@pytest.mark.parametrize(("factor", "pose"), [(1.0, 0.0), (0.1, 0.2), (0.5, 0.2)])
+def test_pretrained_encoders_have_a_factor_on_their_rate(
+    build: Callable[..., nn.Module], weights: Path, factor: float, pose: float
+) -> None:
+    """On the pose network's own rate, where it has one; a FeatureNet's own encoder is new. The logged rate is of what is new."""
+    network = {"encoder": "tiny", "pretrained": str(weights)}
+    method = build("featdepth", network=network, feature={"encoder": "tiny"}, data={"known_poses": False})
+    config = OptimConfig(learning_rate=0.4, pose_learning_rate=pose, pretrained_rate=factor)
+    optimizer = build_optimizer(method, config)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(method.parameters()))
+    for part, rate in (
+        (method.depth_net.encoder, 0.4 * factor),
+        (method.depth_net.decoder, 0.4),
+        (method.pose_net.encoder, (pose or 0.4) * factor),
+        (method.pose_net.decoder, pose or 0.4),
+        (method.feature_net, 0.4),
     ):
-        config = OptimConfig(learning_rate=0.4, pose_learning_rate=pose, pretrained_rate=factor)
-        optimizer = build_optimizer(method, config)
-        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-        assert len(rates) == len(list(method.parameters()))
-        parts = (net["encoder"], net["decoder"], method["pose_net"]["encoder"], method["pose_net"]["squeeze"])
-        for part, rate in zip(parts, expected, strict=True):
-            assert [rates[id(p)] for p in part.parameters()] == pytest.approx([rate] * 2)
-        assert set_rates(optimizer, 1.0) == 0.4
+        assert [rates[id(p)] for p in part.parameters()] == pytest.approx([rate] * len(list(part.parameters())))
+    assert set_rates(optimizer, 1.0) == 0.4
+
+
+def test_a_factor_on_nothing_is_refused(build: Callable[..., nn.Module], tiny_encoder: None) -> None:
+    method = build("midas", network={"encoder": "tiny", "pretrained": "none"})
+    message = r"optim.pretrained_rate is 0.1, but no part .* has pretrained weights; expected 1, or network.pretrained"
+    with pytest.raises(ConfigError, match=message):
+        build_optimizer(method, OptimConfig(pretrained_rate=0.1))
+    build_optimizer(method, OptimConfig())
 
 
 def test_the_average_follows_a_step_and_ends_at_its_decay() -> None:

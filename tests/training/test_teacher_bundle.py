@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import parser
-from trainer_runs import read_curve, train_here, write_recipe
+from torch.nn import functional as F
+from trainer_runs import ROOT, arguments, read_curve, train_here, write_recipe
 
 from depth_ros import bundle as bundles
+from training import import_onnx
 from training.batch import Batch
 from training.checkpoint import load_method
 from training.config import ConfigError, DataConfig, MethodConfig, TrainConfig
@@ -139,10 +142,7 @@ def test_a_run_is_taught_by_a_bundle(save: Save, tmp_path: Path, street_video: P
 
 
 def test_teachers_that_are_no_teachers_are_refused(save: Save, tmp_path: Path, street_video: Path, capsys: Any) -> None:
-    folder = save(kind="affine_invariant")
-    with pytest.raises(ConfigError, match=r"kind is affine_invariant, .*no depth to learn; make metres of it first"):
-        load_teacher_bundle(folder, DataConfig())
-    (folder / "bundle.yaml").unlink()
+    (folder := save()).joinpath("bundle.yaml").unlink()
     with pytest.raises(ConfigError, match=r"method.teachers: .*bundle.yaml: missing"):
         load_teacher_bundle(folder, DataConfig())
     recipe = write_recipe(tmp_path / "student", street_video)
@@ -151,3 +151,87 @@ def test_teachers_that_are_no_teachers_are_refused(save: Save, tmp_path: Path, s
     choose = ["--set", "method.name=monodiffusion", "--set", "method.scales=3", "--set", f"method.teachers=[{save()}]"]
     assert main([str(recipe), *choose]) == 1
     assert "a teacher is of method bundle; expected a checkpoint with a depth network" in capsys.readouterr().err
+    for student in ("self_teaching", "monodiffusion"):
+        choose = ["--set", f"method.name={student}", "--set", "method.scales=3"]
+        assert main([str(recipe), *choose, "--set", f"method.teachers=[{save(kind='affine_invariant')}]"]) == 1
+        said = capsys.readouterr().err
+        assert "method.teachers: a teacher of method bundle is affine_invariant" in said
+        assert "training.fit_metric" in said
+        assert "method.name: midas" in said
+
+
+def test_methods_that_learn_from_no_teacher_refuse_them(save: Save, tmp_path: Path, street_video: Path, capsys: Any) -> None:
+    recipe = write_recipe(tmp_path / "student", street_video)
+    for name in ("monodepth2", "supervised", "feature_net"):
+        assert main([str(recipe), "--set", f"method.name={name}", "--set", f"method.teachers=[{save()}]"]) == 1
+        assert (
+            f"method.teachers names 1, but method.name is '{name}', which learns from none; expected it empty, or a method that "
+            "learns from teachers: self_teaching, monodiffusion, midas"
+        ) in capsys.readouterr().err
+
+
+@pytest.fixture
+def relative(tmp_path: Path) -> Path:
+    """The bundle of a published network of relative inverse depth: 7 times the brightness of 8x8 px, less 2, cut off at 0."""
+    network = parser.parse_model("""<ir_version: 9, opset_import: ["" : 18]>
+    bright (float[N, 3, 64, 128] image) => (float[N, 8, 16] answer)
+    <int64[1] colours = {1}, float steep = {7.0}, float less = {2.0}>
+    {
+      pooled = AveragePool <kernel_shape = [8, 8], strides = [8, 8]> (image)
+      mean = ReduceMean <keepdims = 0> (pooled, colours)
+      scaled = Mul (mean, steep)
+      shifted = Sub (scaled, less)
+      answer = Relu (shifted)
+    }""")
+    onnx.save(network, tmp_path / "bright.onnx")
+    plain = ["--mean", "0", "--std", "1"]
+    assert import_onnx.main([str(tmp_path / "bright.onnx"), str(tmp_path / "bright"), "--like", "midas", *plain]) == 0
+    return tmp_path / "bright"
+
+
+def test_midas_learns_what_a_relative_bundle_says_of_images_without_truth(
+    relative: Path, tmp_path: Path, street_video: Path
+) -> None:
+    """By the command of the docs it comes to agree with the network's own answers, whatever the scale and shift of either."""
+    settings = (
+        f"method.teachers=[{relative}]", "data.source=video", f"data.root={street_video}", "data.images=image",
+        "data.calibration=camera.yaml", "data.offsets=[[]]", "data.train_frames=[0,10]", "data.val_frames=[10,14]",
+        "data.width=128", "data.height=64", "data.workers=0", "data.colour_jitter=0", "optim.warmup_steps=2",
+        "optim.batch_size=4", "optim.learning_rate=2e-3", "run.max_steps=16", "run.validate_every=16",
+        f"run.dir={tmp_path / 'run'}", "run.log_every=1", "run.accelerator=cpu",
+    )  # fmt: skip
+    assert main(arguments(ROOT / "config" / "train" / "midas.yaml", *settings)) == 0
+    rows = read_curve(tmp_path / "run")
+    losses = [float(row["train/relative"]) for row in rows]
+    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
+    student = load_method(tmp_path / "run" / "best.ckpt")
+    assert student.kind == "affine_invariant"
+    image = torch.from_numpy(cv2.imread(str(street_video / "image" / "000012.png"))[..., ::-1].copy())
+    seen = F.interpolate(image.permute(2, 0, 1)[None] / 255, size=(64, 128), mode="area")
+    answer = (7 * F.avg_pool2d(seen, 8).mean(dim=1, keepdim=True) - 2).clamp(min=0)
+    answer = F.interpolate(answer, size=(64, 128), mode="bilinear")
+    with torch.no_grad():
+        found = 1 / student.predict(seen)[0]
+    assert np.corrcoef(found.flatten(), answer.flatten())[0, 1] > 0.8
+
+
+def test_midas_takes_a_teacher_of_any_kind_before_the_truth(save: Save, make_config: Callable[..., TrainConfig]) -> None:
+    """Its inverse depth where it says any, for whatever lens; every batch's teacher is one of them."""
+    student = build_method(replace(make_config(), method=MethodConfig(name="midas", teachers=("any",)))).eval()
+    image = ramp(192, 64)
+    for kind in bundles.KINDS:
+        teacher = load_teacher_bundle(save(kind=kind, min_depth=10.0), student.config.data)
+        student.set_teachers([teacher])
+        depth = teacher.predict(image)[0]
+        valid = torch.isfinite(depth)
+        assert 0.5 < valid.float().mean() < 0.9
+        batch = Batch(image, image, torch.eye(3)[None], depth=ramp(192, 64)[:, :1] + 1, valid=valid | True)
+        told = replace(batch, depth=None, inverse=torch.where(valid, 3 / depth + 5, 0.0), valid=valid, dataset=torch.zeros(1))
+        with torch.no_grad():
+            found = student.losses(batch)
+            student.set_teachers([])
+            expected = student.losses(told)
+        assert list(found) == ["relative"]
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+    student.set_teachers([load_teacher_bundle(save(kind="affine_invariant"), student.config.data) for _ in range(2)])
+    assert {id(student.train().teacher()) for _ in range(20)} == {id(teacher) for teacher in student.teachers}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol as Interface
 
 import cv2
@@ -63,6 +63,14 @@ def judge_set(candidate: Candidate, dataset: EvaluationSet, protocol: Protocol) 
             total.ratios.append(median_ratio(prediction.depth, item.truth, valid))
         total.add(item, valid, align(prediction, item.truth, valid, scaling, factor))
     return total.judgement()
+
+
+def by_scaling(candidates: Mapping[str, Candidate], protocol: Protocol) -> dict[Protocol, dict[str, Candidate]]:
+    """Candidates that are aligned alike, by the protocol with that scaling: numbers of two scalings are in no table together."""
+    groups: dict[Protocol, dict[str, Candidate]] = {}
+    for name, candidate in candidates.items():
+        groups.setdefault(replace(protocol, scaling=protocol.scaling_for(candidate.kind)), {})[name] = candidate
+    return groups or {protocol: {}}
 
 
 def judge_baselines(dataset: EvaluationSet, protocol: Protocol) -> dict[str, Judgement]:

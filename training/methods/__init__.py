@@ -12,11 +12,13 @@ from training.methods.monodepth2 import Monodepth2
 from training.methods.monodiffusion import MonoDiffusion
 from training.methods.self_teaching import SelfTeaching
 from training.methods.supervised import Supervised
+from training.methods.taught import Taught
 
 __all__ = [
     "CHOICES_HELP",
     "METHODS",
     "PARTS",
+    "TAUGHT",
     "Ensemble",
     "FeatDepth",
     "Learner",
@@ -28,6 +30,7 @@ __all__ = [
     "Predictor",
     "SelfTeaching",
     "Supervised",
+    "Taught",
     "build_method",
     "method_type",
 ]
@@ -42,6 +45,7 @@ METHODS: dict[str, type[Method]] = {
     "midas": Midas,
 }
 PARTS: dict[str, type[Learner]] = {"feature_net": FeatureNetAlone}  # trained beforehand, for a method; they predict no depth
+TAUGHT = tuple(name for name, method in METHODS.items() if issubclass(method, Taught))  # those that method.teachers is for
 CHOICES = sorted({key for method in METHODS.values() for key in method.choices})
 CHOICES_HELP = f"choose anew what training left open, where the method has it; repeatable: {', '.join(CHOICES)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -10,13 +11,13 @@ from torch import Tensor
 from training.alignment import correlation, to_unit
 from training.batch import Batch, with_inverse
 from training.config import ConfigError, TrainConfig
-from training.methods.method import Method
+from training.methods.taught import Taught
 from training.networks import DepthNet
 from training.relative_losses import LOSSES, gradient_matching
 
 
-class Midas(Method):
-    """Learns inverse depth up to a scale and a shift per image, from whatever truth is known as well as that.
+class Midas(Taught):
+    """Learns inverse depth up to a scale and a shift per image, from whatever truth is known as well as that, or from teachers.
 
     The prediction is 1 / to_depth(): a sigmoid between 1 / max_depth and 1 / min_depth, in no unit, where the paper has a ReLU.
     The losses leave its scale and shift open. So a ReLU can drift to where all pixels are 0 and nothing is learned any more, and
@@ -46,7 +47,7 @@ class Midas(Method):
         Of as many samples of each, as the paper mixes them, the terms' sum is the mean over datasets; and the processes that
         share a batch have the sums of one process. A dataset without samples in the batch has a term of 0.
         """
-        batch = _with_truth(batch)
+        batch = self._with_truth(batch)
         maps = self.depth_net(batch.input)[: self.config.method.scales]
         values = torch.stack([self.sample_losses(1 / self.to_depth(m), batch)[0] for m in maps]).mean(dim=0)
         return {name: (values * (batch.dataset == i)).sum() / len(values) for i, name in enumerate(self.datasets)}
@@ -63,18 +64,23 @@ class Midas(Method):
 
     def health(self, batch: Batch) -> dict[str, Tensor]:
         """Also correlation: of predicted and true inverse depth, mean over images; skipped: the share that teaches nothing."""
-        figures, batch = super().health(batch), _with_truth(batch)
+        figures, batch = super().health(batch), self._with_truth(batch)
         prediction = 1 / self.to_depth(self.depth_net(batch.image)[0])
         counted = self.sample_losses(prediction, batch)[1]
         figures["correlation"] = correlation(prediction, batch.inverse, batch.valid).mean()
         return figures | {"skipped": 1 - counted.float().mean()}
 
-
-def _with_truth(batch: Batch) -> Batch:
-    """The batch with inverse depth. Raises ConfigError if it has no truth."""
-    batch = with_inverse(batch)
-    if batch.inverse is None:
-        raise ConfigError(
-            "method midas needs truth in every batch, up to a scale and a shift: data.depth: true, data.source: street or a mix"
-        )
-    return batch
+    @torch.no_grad()
+    def _with_truth(self, batch: Batch) -> Batch:
+        """The batch with inverse depth: a teacher's of the plain image, of any kind, or the true one. Raises ConfigError."""
+        if self.teachers:
+            depth = self.teacher().predict(batch.image)[0]
+            valid = torch.isfinite(1 / depth)  # a bundle's teacher leaves pixels out
+            batch = replace(batch, depth=torch.where(valid, depth, 1.0), inverse=None, valid=valid)
+        batch = with_inverse(batch)
+        if batch.inverse is None:
+            raise ConfigError(
+                "method midas needs truth in every batch, up to a scale and a shift: data.depth: true, data.source: street or a "
+                "mix; or method.teachers, which state it for any image"
+            )
+        return batch

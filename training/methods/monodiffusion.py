@@ -13,13 +13,13 @@ from training.config import ConfigError, TrainConfig
 from training.diffusion import add_noise, prediction_target
 from training.methods.method import Method, Predictor
 from training.methods.monodepth2 import Monodepth2
-from training.methods.taught import Taught
+from training.methods.taught import TaughtDepth
 from training.multi_view import consistent, round_trip_errors
 from training.networks import resize
 from training.networks.diffusion_net import DiffusionNet
 
 
-class MonoDiffusion(Taught, Monodepth2):
+class MonoDiffusion(TaughtDepth, Monodepth2):
     """Monodepth2's losses on the denoised disparity, beside the denoiser's own and the distance to the teacher.
 
     The diffused variable is the teacher's disparity logit at each scale. Sampling is part of training: gradients flow through
@@ -57,7 +57,7 @@ class MonoDiffusion(Taught, Monodepth2):
         return ("losses", "masked_losses") if self.config.diffusion.masked > 0 else ("losses",)
 
     def set_teachers(self, teachers: list[Predictor]) -> None:
-        """See Taught. Raises ConfigError."""
+        """See TaughtDepth. Raises ConfigError."""
         super().set_teachers(teachers)
         for teacher in teachers:
             if not isinstance(teacher, Method):

@@ -8,10 +8,10 @@ from torch import Tensor
 from training.batch import Batch
 from training.config import ConfigError
 from training.methods.supervised import Supervised
-from training.methods.taught import Taught
+from training.methods.taught import TaughtDepth
 
 
-class SelfTeaching(Taught, Supervised):
+class SelfTeaching(TaughtDepth, Supervised):
     """Supervised by frozen teachers, or by the true depth where a batch has it and method.supervised is not 0.
 
     With several teachers the target of each batch is one of them, drawn at random: the student learns their mean, and its

@@ -30,7 +30,8 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "resnet50": resnet50,
     **{name: partial(LiteMono, variant) for name, variant in VARIANTS.items()},
 }
-# Each takes the encoder's channels, the number of outputs and whether to drop channels; has `heads`, and answers as DepthDecoder.
+# Each takes the channels of the features at strides 2, 4 and so on, the number of outputs and whether to drop channels; has
+# `heads`, and answers as DepthDecoder.
 DECODERS: dict[str, Callable[..., nn.Module]] = {
     "light": partial(DepthDecoder, light=True),
     "monodepth2": partial(DepthDecoder, light=False),
@@ -40,6 +41,7 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
     "midas": partial(MidasDecoder, light=False),
     "midas_small": partial(MidasDecoder, light=True),
 }
+FROM_STRIDE_4 = ("midas", "midas_small")  # those that use no feature at stride 2
 RESNET_CHANGES = ("last_relu_only", "pooled_shortcut")
 DISPARITY_BIAS = -2.5  # starts at far, plausible depths; 0 starts at 2 * min_depth and can saturate
 
@@ -97,7 +99,8 @@ def resize(values: Tensor, size: Sequence[int]) -> Tensor:
 def build_encoder(config: NetworkConfig, images: int, width: int = 640, **changes: bool) -> nn.Module:
     """Build the encoder named in the config for `images` stacked images, with pretrained weights where asked for.
 
-    `width` is as in DepthNet; `changes` are those of training/networks/resnet.py; without them it is an ordinary one.
+    Its attribute `pretrained` says whether it has them. `width` is as in DepthNet; `changes` are those of
+    training/networks/resnet.py; without them it is an ordinary one.
     """
     if config.encoder not in ENCODERS:
         raise ConfigError(f"network.encoder is '{config.encoder}'; expected one of {', '.join(ENCODERS)}")
@@ -112,6 +115,7 @@ def build_encoder(config: NetworkConfig, images: int, width: int = 640, **change
         load_imagenet(encoder)
     elif config.pretrained != "none":
         _load_state(encoder, config, images)
+    encoder.pretrained = config.pretrained != "none"
     return encoder
 
 
@@ -151,12 +155,15 @@ def _for_stacked(state: dict[str, Tensor], own: dict[str, Tensor], images: int) 
 
 def _build_decoder(config: NetworkConfig, channels: Sequence[int], outputs: int, dropout: bool) -> nn.Module:
     """The decoder that the config asks for, of features with these channels. Raises ConfigError."""
-    if config.encoder in VARIANTS:  # its decoder belongs to it: there are no features at stride 2 for another
-        if config.decoder != NetworkConfig.decoder:
+    if config.encoder in VARIANTS:  # it has no feature at stride 2
+        if config.decoder == NetworkConfig.decoder:
+            return LiteMonoDecoder(channels, outputs, dropout)
+        if config.decoder not in FROM_STRIDE_4:
             raise ConfigError(
-                f"network.decoder is '{config.decoder}', but {config.encoder} has its own; expected the key to be left out"
+                f"network.decoder is '{config.decoder}', but {config.encoder} has its own; expected the key to be left out, or "
+                f"one of {', '.join(FROM_STRIDE_4)}"
             )
-        return LiteMonoDecoder(channels, outputs, dropout)
+        channels = (0, *channels)
     if config.decoder not in DECODERS:
         raise ConfigError(f"network.decoder is '{config.decoder}'; expected one of {', '.join(DECODERS)}")
     return DECODERS[config.decoder](channels, outputs, dropout=dropout)
