@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
@@ -58,10 +58,9 @@ class Scaling:
         """Return the scale of a frame, measured anew if it is time. Raises InputError where there is none, or none any more."""
         if self.constant is not None:
             return self.constant
-        stamp_ns = frame.stamp_ns
-        if stamp_ns == 0 and self._topics is not None:  # some drivers give none
-            stamp_ns = self._topics.now_ns()
-        time_s = stamp_ns * 1e-9
+        if frame.stamp_ns == 0 and self._topics is not None:  # some drivers give none
+            frame = replace(frame, stamp_ns=self._topics.now_ns())
+        time_s = frame.stamp_ns * 1e-9
         self._try(frame, prediction, time_s)
         scale = self._track.scale(time_s)
         self._last = _Moment(scale, self._track.age_s(time_s), self._last.measured, self._last.reason)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import time
+from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -364,6 +366,36 @@ def test_images_without_stamps_age_by_the_clock(client, scaling):
     with pytest.raises(InputError, match=r"no scale from camera_height.*tilted"):
         one.scale_for(frame, blind)
     assert one.status().level == ERROR
+
+
+def test_images_without_stamps_are_measured_against_ranges_of_now(client, scaling):
+    one = scaling(source="range", sensor_pose=AT_CAMERA)
+    publisher = client.node.create_publisher(Range, "range/range", 5)
+    client.spin_until(publisher.get_subscription_count, "subscribed")
+    frame, prediction, _ = shot(make_texture(), moved(), 0.0)
+    message = Range(field_of_view=0.1, min_range=0.2, max_range=40.0, range=18.0)  # the end wall
+    message.header.frame_id, message.header.stamp = "sonar", client.node.get_clock().now().to_msg()
+    publisher.publish(message)
+    client.spin_until(lambda: one._input._heard, "range heard")
+    assert one.scale_for(frame, prediction).factor == pytest.approx(3.0, rel=0.02)
+
+
+def test_images_without_stamps_are_measured_against_odometry_of_now(client, scaling):
+    """The robot goes 0.3 m, stands while it is looked at, and so on: where it is does not depend on the moment."""
+    one = scaling(source="odometry")
+    publisher = client.node.create_publisher(Odometry, "odom", 50)
+    client.spin_until(publisher.get_subscription_count, "odom subscribed")
+    measured = []
+    for k, (still, prediction, _) in enumerate(shots(make_texture())):
+        time.sleep(0.2)  # between two measurements
+        now_ns = client.node.get_clock().now().nanoseconds
+        for stamp_ns in (now_ns - 20_000_000, now_ns):
+            publisher.publish(odometry(stamp_ns / 1e9, 0.3 * k))
+        client.spin_until(lambda heard=now_ns - 1000: (one._input._history.newest_ns() or 0) >= heard, "odometry heard")
+        with suppress(InputError):  # the first, with nothing to compare it with
+            measured.append(one.scale_for(replace(still, stamp_ns=0), prediction).factor)
+    assert measured, one.status()
+    assert measured[-1] == pytest.approx(3.0, rel=0.03)
 
 
 def test_tf_static_is_heard(client):
