@@ -14,9 +14,10 @@ from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Image, LaserScan, Range
 
 from depth_ros.ros import messages, range_messages
+from depth_ros.ros.endpoints import Undo
 from depth_ros.ros.extrinsics import Extrinsics
 from depth_ros.ros.params import ScaleParams
-from depth_ros.ros.sensor_topics import SensorTopics, Undo
+from depth_ros.ros.sensor_topics import SensorTopics
 from depth_ros.scale import Measurement, NoMeasurement
 from depth_ros.scale.ground import measure_height
 from depth_ros.scale.odometry import OdometryMeter

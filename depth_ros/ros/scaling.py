@@ -81,9 +81,12 @@ class Scaling:
         except Unchanged as held:
             self._track.hold(time_s)
             reason = str(held)
-        except (NoMeasurement, InputError) as error:
-            reason = str(error)
+        except (NoMeasurement, InputError) as error:  # whatever is missing, what is kept away comes first
+            reason = next((f"{topic}: {text}" for topic, text in self._incompatible().items()), str(error))
         self._last = _Moment(self._last.scale, self._last.age_s, measured, reason)
+
+    def _incompatible(self) -> dict[str, str]:
+        return {} if self._topics is None else self._topics.incompatible()
 
     def status(self) -> Status:
         """What is in use and how sure it is."""
@@ -100,6 +103,7 @@ class Scaling:
             values["samples"] = last.measured.samples
         if last.reason:
             values["last try"] = last.reason
+        values |= {f"incompatible QoS on {topic}": text for topic, text in self._incompatible().items()}
         if last.scale is None:
             return Status(DiagnosticStatus.ERROR if last.measured else DiagnosticStatus.WARN, _refused(last), values)
         values |= {"factor": f"{last.scale.factor:.4g}", "relative sigma": f"{last.scale.sigma:.4f}"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
 from harness import NODE, Client, depth_array, image_message, info_message, stamp, wall
 from nav_msgs.msg import Odometry
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, LaserScan, PointCloud2, PointField, Range
 
 from depth_ros.ros import range_messages
@@ -152,6 +156,40 @@ def test_a_relative_bundle_waits_for_its_scale_and_says_what_to_remap(start, cli
     assert "nothing heard on /range/scan, /range/range, /range/points, /range/depth: remap" in process.lines("ERROR")[0]
     state(states, WARN, "no scale yet: nothing heard on /range/scan")
     assert not client.received["depth/image_rect"]
+
+
+@pytest.mark.parametrize(("source", "topic", "kind"), [("range", "range/scan", LaserScan), ("odometry", "odom", Odometry)])
+def test_a_sensor_whose_qos_does_not_fit_is_named(start, client, states, make_bundle, source, topic, kind):
+    reliable = {f"qos_overrides./{topic}.subscription.reliability": "reliable"}
+    process = start(NODE, model=make_bundle(kind="scale_invariant").path, **{"scale.source": source}, **reliable).wait_ready()
+    lossy = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+    misfit = client.node.create_publisher(kind, topic, lossy)
+    client.listen("depth/image_rect")
+
+    def scale_says(text, since):
+        client.send_until(lambda: states.find("mono_depth: scale", WARN, text, since), scene(), info_message(), text)
+        return {item.key: item.value for item in states.find("mono_depth: scale", WARN, text, since)[-1].values}
+
+    text = "a publisher has incompatible QoS (reliability)"
+    said = scale_says(f"no scale yet: /{topic}: {text}", 0)
+    assert said[f"incompatible QoS on /{topic}"].startswith(text)
+    assert any(f"'/{topic}': {text}" in line for line in process.lines("WARN"))
+    client.node.destroy_publisher(misfit)
+    said = scale_says(f"no scale yet: nothing heard on /{topic}", len(states.seen))
+    assert f"incompatible QoS on /{topic}" not in said
+
+
+def test_qos_of_tf_static_can_be_overridden(client, monkeypatch):
+    """With a message of another package in the place of tf2_msgs, which PyPI does not have."""
+    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", SimpleNamespace(TFMessage=TransformStamped))
+    override = Parameter("qos_overrides./tf_static.subscription.reliability", value="best_effort")
+    listener = Node("listener", context=client.node.context, parameter_overrides=[override])
+    undo = NodeTopics(listener).listen_static(lambda message: None)
+    (info,) = client.spin_until(lambda: client.node.get_subscriptions_info_by_topic("/tf_static"), "/tf_static subscribed")
+    qos = info.qos_profile
+    assert (qos.reliability, qos.durability) == (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.TRANSIENT_LOCAL)
+    undo()
+    listener.destroy_node()
 
 
 def test_each_camera_has_its_own_scale(start, make_bundle):
