@@ -20,7 +20,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 from corridor import make_texture, moved, shot
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
-from harness import NODE, Client, depth_array, image_message, info_message, stamp, wall
+from harness import NODE, Client, depth_array, image_message, info_message, stamp, wait_until, wall
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -340,6 +340,39 @@ def test_a_sonar_measures_with_one_value(client, scaling):
     scale = one.scale_for(frame, prediction)
     assert scale.factor == pytest.approx(3.0, rel=0.02)
     assert scale.sigma == pytest.approx(math.hypot(0.1, 0.01), rel=0.01)
+
+
+def test_a_sonar_cannot_tell_scale_and_shift_and_does_not_disturb_what_can(client, scaling):
+    """One distance for two unknowns; beside it a depth image that is less near in time."""
+    one = scaling(kind="affine_invariant", source="range", sensor_pose=AT_CAMERA)
+    sonars, images = (
+        client.node.create_publisher(kind, topic, 5) for kind, topic in ((Range, "range/range"), (Image, "range/depth"))
+    )
+    client.spin_until(lambda: sonars.get_subscription_count() and images.get_subscription_count(), "subscribed")
+    sonar = Range(field_of_view=0.1, min_range=0.2, max_range=40.0, range=18.0)
+    sonar.header.frame_id = "sonar"
+    frame, prediction, _ = shot(make_texture(), moved(), 100.0)
+    frames = (replace(frame, stamp_ns=time_s * 10**9) for time_s in range(100, 1000))
+
+    def reason():
+        later = next(frames)
+        sonar.header.stamp.sec = later.stamp_ns // 10**9
+        sonars.publish(sonar)
+        client._executor.spin_once(timeout_sec=0.1)
+        with pytest.raises(InputError, match="no scale from range") as refused:
+            one.scale_for(later, prediction)
+        return str(refused.value)
+
+    need = "a Range (sonar, infrared) is one distance; scale and shift of an affine_invariant bundle need many: publish a scan, "
+    wait_until(lambda: f"{need}cloud or depth image on range/scan, range/points or range/depth" in reason(), reason)
+    later = next(frames)
+    deep = image_message((3 * prediction.depth).astype(np.float32), "32FC1")
+    deep.header.stamp.sec, deep.header.stamp.nanosec = later.stamp_ns // 10**9, 50_000_000
+    sonar.header.stamp.sec = later.stamp_ns // 10**9
+    sonars.publish(sonar)
+    images.publish(deep)
+    client.spin_until(lambda: any(isinstance(heard, Image) for _, heard in one._input._heard), "depth heard")
+    assert one.scale_for(later, prediction).factor == pytest.approx(3.0, rel=0.02)
 
 
 def test_a_sparse_depth_image_measures_and_a_wrong_one_is_said(client, scaling):
