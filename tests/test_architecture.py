@@ -61,6 +61,7 @@ ROBOT_LAYERS = (
 ROS_LAYERS = (
     ("params", "messages", "health", "sources", "bag", "range_messages"),
     ("declaration",),
+    ("endpoints",),
     ("sensor_topics",),
     ("camera", "camera_answerer", "extrinsics"),
     ("scale_inputs",),

@@ -6,25 +6,19 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from itertools import product
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
-from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible, qos_policy_name_from_kind
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from depth_ros.engines import EngineError
 from depth_ros.ros import messages
-from depth_ros.ros.declaration import qos_of
+from depth_ros.ros.endpoints import Endpoints, best_effort
 from depth_ros.ros.health import Health
 from depth_ros.ros.params import NodeParams
 from depth_ros.scale import RELATIVE
 from depth_ros.types import InputError
-
-try:
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
-except ModuleNotFoundError:  # its name in Humble
-    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 METRIC_OUTPUTS = {
     "depth/image_rect": Image,
@@ -49,8 +43,7 @@ class Camera:
     def __init__(self, node: LifecycleNode, name: str, values: Callable[[], NodeParams]) -> None:
         self.name = name
         self.health = Health()
-        self._mismatches: dict[str, str] = {}  # topic -> which QoS kept a publisher or subscriber from it
-        self._node = node
+        self._node, self._endpoints = node, Endpoints(node)
         self._values = values  # of now
         self.prefix = f"{name}/" if name else ""
         self._info: CameraInfo | None = None
@@ -59,7 +52,7 @@ class Camera:
         self.publishers: dict[str, LifecyclePublisher] = {}
         try:
             for topic, kind in (RELATIVE_OUTPUTS if values().scale.source == RELATIVE else METRIC_OUTPUTS).items():
-                self.publishers[topic] = self._advertise(kind, topic)
+                self.publishers[topic] = self._endpoints.advertise(kind, self.prefix + topic, QoSProfile(depth=QUEUE))
         except Exception:  # whatever it is: no publisher is left behind
             self.close()
             raise
@@ -67,8 +60,11 @@ class Camera:
     def subscribe(self, hand_over: HandOver) -> None:
         """Hand images over, each with the newest camera_info, until unsubscribe(). Raises InputError on a QoS override."""
         self._info, self._due_s, self.health = None, 0.0, Health()
-        self._listen(CameraInfo, self.prefix + "camera_info", self._on_camera_info)
-        self._listen(*self.image_topic(), partial(self._on_image, hand_over))
+        for kind, topic, callback in (
+            (CameraInfo, self.prefix + "camera_info", self._on_camera_info),
+            (*self.image_topic(), partial(self._on_image, hand_over)),
+        ):
+            self._undo.append(self._endpoints.subscribe(kind, topic, callback, best_effort(QUEUE)))
 
     def unsubscribe(self) -> None:
         """Hand nothing over any more."""
@@ -100,8 +96,7 @@ class Camera:
     @property
     def incompatible(self) -> dict[str, str]:
         """By topic, which QoS keeps a publisher or subscriber from it, as long as that one is there."""
-        self._mismatches = {topic: text for topic, text in self._mismatches.items() if self._is_mismatched(topic)}
-        return self._mismatches
+        return self._endpoints.incompatible()
 
     def image_topic(self) -> tuple[type, str]:
         """Return type and name of the images' topic; that of compressed ones stands below the one they were made from."""
@@ -156,41 +151,6 @@ class Camera:
     def _image_name(self) -> str:
         name: str = self._node.resolve_topic_name(self.image_topic()[1])
         return name
-
-    def _listen(self, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
-        name = self._node.resolve_topic_name(topic)
-        best_effort = {"reliability": ReliabilityPolicy.BEST_EFFORT}  # matches every camera driver, reliable or not
-        events = SubscriptionEventCallbacks(incompatible_qos=partial(self._note_incompatible, name, "publisher"))
-        with qos_of(self._node, topic) as overridable:
-            subscription = self._node.create_subscription(
-                kind, topic, callback, QoSProfile(depth=QUEUE, **best_effort), event_callbacks=events,
-                qos_overriding_options=overridable,
-            )  # fmt: skip
-        self._undo.append(partial(self._node.destroy_subscription, subscription))
-
-    def _advertise(self, kind: type, topic: str) -> LifecyclePublisher:
-        name = self._node.resolve_topic_name(self.prefix + topic)
-        events = PublisherEventCallbacks(incompatible_qos=partial(self._note_incompatible, name, "subscriber"))
-        with qos_of(self._node, self.prefix + topic) as overridable:
-            return self._node.create_lifecycle_publisher(
-                kind, self.prefix + topic, QoSProfile(depth=QUEUE), event_callbacks=events, qos_overriding_options=overridable
-            )
-
-    def _note_incompatible(self, topic: str, other: str, event: Any) -> None:
-        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
-        text = f"a {other} has incompatible QoS ({policy}), so that nothing passes: change its {policy}, or ours by qos_overrides"
-        self._mismatches[topic] = text
-        self._node.get_logger().warning(f"'{topic}': {text}")
-
-    def _is_mismatched(self, topic: str) -> bool:
-        """Whether a publisher and a subscription that are there, one of them ours, cannot be connected."""
-        ends = product(self._node.get_publishers_info_by_topic(topic), self._node.get_subscriptions_info_by_topic(topic))
-        ours = self._node.get_name(), self._node.get_namespace()
-        return any(
-            ours in ((sender.node_name, sender.node_namespace), (receiver.node_name, receiver.node_namespace))
-            and qos_check_compatible(sender.qos_profile, receiver.qos_profile)[0] == QoSCompatibility.ERROR
-            for sender, receiver in ends
-        )
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._info = info

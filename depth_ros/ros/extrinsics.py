@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from depth_ros.ros.sensor_topics import TF_STATIC, SensorTopics, Undo
+from depth_ros.ros.endpoints import Undo
+from depth_ros.ros.sensor_topics import TF_STATIC, SensorTopics
 from depth_ros.scale.poses import OPTICAL_T_BODY, StaticTree, pose_from_quaternion, pose_from_text
 from depth_ros.types import Float64Array, InputError
 

@@ -14,9 +14,10 @@ from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Image, LaserScan, Range
 
 from depth_ros.ros import messages, range_messages
+from depth_ros.ros.endpoints import Undo
 from depth_ros.ros.extrinsics import Extrinsics
 from depth_ros.ros.params import ScaleParams
-from depth_ros.ros.sensor_topics import SensorTopics, Undo
+from depth_ros.ros.sensor_topics import SensorTopics
 from depth_ros.scale import Measurement, NoMeasurement
 from depth_ros.scale.ground import measure_height
 from depth_ros.scale.odometry import OdometryMeter
@@ -57,12 +58,13 @@ class HeightInput:
 
 
 class RangeInput:
-    """Any range sensor: of the four topics whichever is published."""
+    """Any range sensor: of the four topics whichever is published. A Range says nothing on scale and shift, and is left out."""
 
     def __init__(self, topics: SensorTopics, params: ScaleParams, affine: bool, prefix: str) -> None:
         self._affine, self._tolerance_ns = affine, params.tolerance_s * 1e9
         self._lock = threading.Lock()
         self._heard: deque[tuple[int, Any]] = deque(maxlen=KEPT)
+        self._too_few = False  # whether a Range was left out
         self._extrinsics = Extrinsics(topics, params.sensor_pose)
         kinds = {f"{prefix}{topic}": kind for topic, kind in range_messages.KINDS.items()}
         self._topics = ", ".join(topics.name(topic) for topic in kinds)
@@ -81,18 +83,26 @@ class RangeInput:
         self._extrinsics.close()
 
     def _on_message(self, message: Any) -> None:
+        if self._affine and isinstance(message, Range):
+            self._too_few = True
+            return
         with self._lock:
             self._heard.append((messages.stamp_ns(message.header), message))
 
     def measure(self, frame: Frame, prediction: DepthPrediction) -> Measurement:
         """See ScaleInput."""
         message = self._nearest(frame.stamp_ns)
-        least = 1 if isinstance(message, Range) and not self._affine else LEAST_SAMPLES
+        least = 1 if isinstance(message, Range) else LEAST_SAMPLES
         return measure_ranges(prediction, self._samples(message, frame.frame_id, prediction), self._affine, least)
 
     def _nearest(self, stamp_ns: int) -> Any:
         with self._lock:
             heard = list(self._heard)
+        if self._too_few and not heard:
+            raise NoMeasurement(
+                "a Range (sonar, infrared) is one distance; scale and shift of an affine_invariant bundle need many: "
+                "publish a scan, cloud or depth image on range/scan, range/points or range/depth"
+            )
         if not heard:
             raise NoMeasurement(f"nothing heard on {self._topics}: remap the one of them that your sensor publishes")
         off_ns, message = min(((abs(stamp - stamp_ns), message) for stamp, message in heard), key=lambda item: item[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
@@ -58,10 +58,9 @@ class Scaling:
         """Return the scale of a frame, measured anew if it is time. Raises InputError where there is none, or none any more."""
         if self.constant is not None:
             return self.constant
-        stamp_ns = frame.stamp_ns
-        if stamp_ns == 0 and self._topics is not None:  # some drivers give none
-            stamp_ns = self._topics.now_ns()
-        time_s = stamp_ns * 1e-9
+        if frame.stamp_ns == 0 and self._topics is not None:  # some drivers give none
+            frame = replace(frame, stamp_ns=self._topics.now_ns())
+        time_s = frame.stamp_ns * 1e-9
         self._try(frame, prediction, time_s)
         scale = self._track.scale(time_s)
         self._last = _Moment(scale, self._track.age_s(time_s), self._last.measured, self._last.reason)
@@ -82,9 +81,12 @@ class Scaling:
         except Unchanged as held:
             self._track.hold(time_s)
             reason = str(held)
-        except (NoMeasurement, InputError) as error:
-            reason = str(error)
+        except (NoMeasurement, InputError) as error:  # whatever is missing, what is kept away comes first
+            reason = next((f"{topic}: {text}" for topic, text in self._incompatible().items()), str(error))
         self._last = _Moment(self._last.scale, self._last.age_s, measured, reason)
+
+    def _incompatible(self) -> dict[str, str]:
+        return {} if self._topics is None else self._topics.incompatible()
 
     def status(self) -> Status:
         """What is in use and how sure it is."""
@@ -101,6 +103,7 @@ class Scaling:
             values["samples"] = last.measured.samples
         if last.reason:
             values["last try"] = last.reason
+        values |= {f"incompatible QoS on {topic}": text for topic, text in self._incompatible().items()}
         if last.scale is None:
             return Status(DiagnosticStatus.ERROR if last.measured else DiagnosticStatus.WARN, _refused(last), values)
         values |= {"factor": f"{last.scale.factor:.4g}", "relative sigma": f"{last.scale.sigma:.4f}"}

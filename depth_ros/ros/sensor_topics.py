@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from depth_ros.ros.declaration import qos_of
+from depth_ros.ros.endpoints import Callback, Endpoints, Undo, best_effort
 
 if TYPE_CHECKING:
     from depth_ros.ros.bag import Bag
 
 TF_STATIC = "/tf_static"  # absolute, as tf2 has it
-Callback = Callable[[Any], None]
-Undo = Callable[[], object]
 
 
 class SensorTopics(Protocol):
@@ -30,7 +27,10 @@ class SensorTopics(Protocol):
         """Hand over messages of a class until undone; InputError if the topic has another type, or on wrong qos_overrides."""
 
     def listen_static(self, callback: Callback) -> Undo:
-        """Hand over what /tf_static holds and gets."""
+        """Hand over what /tf_static holds and gets; InputError as above."""
+
+    def incompatible(self) -> dict[str, str]:
+        """By the full name of a topic, which QoS keeps a publisher from it."""
 
     def warn(self, text: str) -> None:
         """Say what is wrong, once for each text."""
@@ -43,7 +43,7 @@ class NodeTopics:
     """Subscriptions of a node: best effort, which matches every publisher."""
 
     def __init__(self, node: Node) -> None:
-        self._node = node
+        self._node, self._endpoints = node, Endpoints(node)
 
     def name(self, topic: str) -> str:
         """See SensorTopics."""
@@ -52,10 +52,7 @@ class NodeTopics:
 
     def listen(self, kind: type, topic: str, callback: Callback, queue: int) -> Undo:
         """See SensorTopics."""
-        with qos_of(self._node, topic) as overridable:
-            profile = QoSProfile(depth=queue, reliability=ReliabilityPolicy.BEST_EFFORT)
-            found = self._node.create_subscription(kind, topic, callback, profile, qos_overriding_options=overridable)
-        return partial(self._node.destroy_subscription, found)
+        return self._endpoints.subscribe(kind, topic, callback, best_effort(queue))
 
     def listen_static(self, callback: Callback) -> Undo:
         """See SensorTopics. tf2_msgs is in every ROS 2 install, but not on PyPI: without it there is nothing to hear."""
@@ -64,7 +61,11 @@ class NodeTopics:
         except ImportError:
             return lambda: None
         qos = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        return partial(self._node.destroy_subscription, self._node.create_subscription(kind, TF_STATIC, callback, qos))
+        return self._endpoints.subscribe(kind, TF_STATIC, callback, qos)
+
+    def incompatible(self) -> dict[str, str]:
+        """See SensorTopics."""
+        return self._endpoints.incompatible()
 
     def warn(self, text: str) -> None:
         """See SensorTopics."""
@@ -93,6 +94,10 @@ class BagTopics:
     def listen_static(self, callback: Callback) -> Undo:
         """See SensorTopics."""
         return self._bag.listen(TF_STATIC, callback, latched=True)
+
+    def incompatible(self) -> dict[str, str]:
+        """See SensorTopics; a bag has none."""
+        return {}
 
     def warn(self, text: str) -> None:
         """See SensorTopics."""

@@ -36,6 +36,7 @@ from depth_ros.ros.scale_inputs import TOPICS
 from depth_ros.scale import RELATIVE
 from depth_ros.tools.engine_arguments import path, positive
 from depth_ros.tools.offline.job import Job, Outcome
+from depth_ros.tools.offline.manifest import OF_A_RUNNING_NODE
 from depth_ros.tools.offline.pool import Event, Progress, run_here, run_on_ray
 from depth_ros.tools.offline.writers import FORMATS
 from depth_ros.tools.processes import noting_signals
@@ -123,6 +124,9 @@ def _asked_of_node(arguments: list[str]) -> tuple[NodeParams, dict[str, str]]:
                     "scale.source is 'relative', which has no metres, and all results here are in metres; "
                     "expected bundle, fixed or camera_height, or for bags range or odometry"
                 )
+            idle = [name for name in OF_A_RUNNING_NODE if getattr(found, name) != getattr(NodeParams(), name)]
+            if idle:
+                _say(f"{', '.join(idle)}: of a running node, without effect here (docs/offline.md)")
             return found, {topic: node.resolve_topic_name(topic) for topic in TOPICS.get(found.scale.source, ())}
         finally:
             node.destroy_node()

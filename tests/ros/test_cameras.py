@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from harness import NODE, Client, cloud_array, depth_array, image_message, info_message, wall
+from rclpy.executors import SingleThreadedExecutor
+
+from depth_ros.ros.node import SUCCESS, MonoDepthNode
 
 NAMES = ("front", "left")
 
@@ -60,6 +67,65 @@ def test_images_that_come_together_are_inferred_together_and_keep_apart(node, ca
         for client, (sent, metres) in expected.items():
             client.spin_until(lambda c=client, s=sent: s in c.received["depth/image_rect"], "answer")
             np.testing.assert_allclose(depth_array(client.received["depth/image_rect"][sent]), metres, rtol=1e-6)
+
+
+class Counted:
+    """An engine, and how many images each of its inferences had."""
+
+    def __init__(self, engine):
+        self._engine, self.sizes = engine, []
+
+    def infer(self, images):
+        self.sizes.append(len(images))
+        return self._engine.infer(images)
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+
+@pytest.fixture
+def counted(make_bundle):
+    """The engine of an active node in this process, which waits long for the other camera's image."""
+    chosen = {"model": make_bundle().path, "engine": "onnxruntime", "camera_names": "[front, left]", "batch_window_ms": "900.0"}
+    rclpy.init(args=["--ros-args", *(text for name, value in chosen.items() for text in ("-p", f"{name}:={value}"))])
+    node, executor, stop = MonoDepthNode(threading.Event()), SingleThreadedExecutor(), threading.Event()
+    assert node.trigger_configure() == SUCCESS
+    engine = node._estimator.engine = Counted(node._estimator.engine)
+    assert node.trigger_activate() == SUCCESS
+    executor.add_node(node)
+
+    def spin() -> None:
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.05)
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    yield engine
+    stop.set()
+    thread.join()
+    node.close()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+def test_images_within_the_window_are_one_call_of_the_engine(counted, cameras):
+    def both() -> None:
+        expected = {}
+        for client in cameras:
+            expected[client] = client.send(wall(), info_message())
+            time.sleep(0.1)
+        for client, sent in expected.items():
+            client.spin_until(lambda c=client, s=sent: s in c.received["depth/image_rect"], "answer")
+
+    for client in cameras:
+        client.listen("depth/image_rect")
+        client.ask(wall(), info_message(), "depth/image_rect")
+    both()  # whatever ask() sent is behind us
+    before = len(counted.sizes)
+    for _ in range(3):
+        both()
+    assert counted.sizes[before:] == [2, 2, 2]
 
 
 def test_bad_images_of_one_camera_cost_another_nothing(node, cameras):

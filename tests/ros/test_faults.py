@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -40,7 +41,8 @@ from depth_ros.types import CameraModel
 
 OK, WARN, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.STALE
 DEPTH = "depth/image_rect"
-SIGNALS = int(os.environ.get("DEPTH_ROS_SIGNALS", "8"))  # starts that are interrupted; 50 in the release checks
+SIGNALS, AT_ONCE = 50, 10  # starts that are interrupted, and how many of them run beside each other
+LATEST_S = 2.0  # after which a node is interrupted, from where its start or its answers begin
 
 
 def answer_is(client: Client, metres: float, image: Image, info: CameraInfo) -> None:
@@ -206,23 +208,49 @@ def test_bytes_that_are_no_message_do_not_end_the_node(start, client, make_bundl
 # ---- signals
 
 
-@pytest.mark.timeout(60 + 15 * SIGNALS)
-def test_signals_at_random_moments_end_it_cleanly(start, client, make_bundle, tmp_path):
-    """From the moment that it handles signals; before that Python ends the process, with nothing there to give back."""
+def signal_each(nodes: list[RosProcess], random: Random) -> set[str]:
+    """Send each node SIGINT or SIGTERM at a moment of its own; return the shared memory that they had.
+
+    Every other one while it starts, from the moment that it handles signals (before that Python ends the process, with nothing
+    there to give back); the others while they are discovered and answer.
+    """
+    answers = set(nodes[::2])
+    due_s: dict[RosProcess, float] = {}
+    waiting, mapped = list(nodes), set()
+
+    def all_sent() -> bool:
+        for node in list(waiting):
+            begun = "waiting for images" in node.log() if node in answers else handles_signals(node.pid)
+            if begun and node not in due_s:
+                due_s[node] = time.monotonic() + random.uniform(0, LATEST_S)
+            if time.monotonic() >= due_s.get(node, math.inf):
+                mapped.update(str(file) for file in shared_memory_of(node.pid))
+                os.kill(node.pid, random.choice((signal.SIGINT, signal.SIGTERM)))
+                waiting.remove(node)
+        return not waiting
+
+    wait_until(all_sent, lambda: waiting[0].log(), 60)
+    return mapped
+
+
+@pytest.mark.timeout(240)
+def test_signals_at_50_random_moments_end_it_cleanly(start, client, make_bundle, tmp_path):
     random, model = Random(7), make_bundle().path
     client.listen(*OUTPUTS)
     play(start, tmp_path / "images")
     client.spin_until(lambda: client.node.count_publishers("image") == 2, "a camera")
-    before, mapped = shared_memory_files(), set()
-    for number in range(SIGNALS):
-        node = start(NODE, model=model, engine="onnxruntime")
-        wait_until(lambda pid=node.pid: handles_signals(pid), "signal handlers")
-        time.sleep(random.uniform(0, 3.0))  # it loads, is discovered, answers
-        mapped |= {str(file) for file in shared_memory_of(node.pid)}
-        os.kill(node.pid, random.choice((signal.SIGINT, signal.SIGTERM)))
-        assert node.wait() == 0, f"start {number}: {node.log()}"
-        assert "Traceback" not in node.log()
-        assert not node.lines("ERROR")
+    before, mapped, answering = shared_memory_files(), set(), 0
+    for first in range(0, SIGNALS, AT_ONCE):
+        names = [f"depth_{first + number}" for number in range(AT_ONCE)]
+        nodes = [start(NODE, "-r", f"__node:={name}", model=model, engine="onnxruntime") for name in names]
+        mapped |= signal_each(nodes, random)
+        for name, node in zip(names, nodes, strict=True):
+            assert node.wait() == 0, f"{name}: {node.log()}"
+            assert "Traceback" not in node.log()
+            assert not node.lines("ERROR")
+            answering += "waiting for images" in node.log()
+    assert SIGNALS / 2 <= answering < SIGNALS  # the others were still loading
+    client.spin_until(lambda: client.received[DEPTH], "answers of some of them")
     assert mapped
     # Whoever still sends to a port of the node makes its mutex anew: 32 bytes, and the port's next owner takes it over.
     assert not {file for file in unused(mapped - before) if not file.startswith("/dev/shm/sem.")}

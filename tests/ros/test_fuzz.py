@@ -186,15 +186,25 @@ def put_through(
     return job, ""
 
 
-def check_outputs(job: Job, publishers: dict[str, Publisher], params: NodeParams) -> None:
-    camera = job.frame.camera
+def sizes_by_hand(image: Image | CompressedImage, info: CameraInfo) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height of the pixels that were sent, and those that the camera_info says they have."""
+    if isinstance(image, Image):
+        sent = image.width, image.height
+    else:
+        sent = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_UNCHANGED).shape[1::-1]
+    full = (info.roi.width or info.width, info.roi.height or info.height)
+    return sent, (full[0] // max(1, info.binning_x), full[1] // max(1, info.binning_y))
+
+
+def check_outputs(size_px: tuple[int, int], publishers: dict[str, Publisher], params: NodeParams) -> None:
+    width, height = size_px
     info = publishers["depth/camera_info"].last
-    assert (info.width, info.height) == (camera.width, camera.height)
+    assert (info.width, info.height) == size_px
     arrays = {}
     for topic in ("depth/image_rect", "depth/uncertainty", "depth/image_color"):
         message = publishers[topic].last
         size = {"32FC1": 4, "16UC1": 2, "bgr8": 3}[message.encoding]
-        assert (message.width, message.height, message.step) == (camera.width, camera.height, size * camera.width)
+        assert (message.width, message.height, message.step) == (width, height, size * width)
         assert len(message.data) == message.step * message.height
         arrays[topic] = np.frombuffer(message.data, np.float32 if size == 4 else np.uint8)
     if params.depth_encoding == "32FC1":
@@ -203,7 +213,7 @@ def check_outputs(job: Job, publishers: dict[str, Publisher], params: NodeParams
         np.testing.assert_array_equal(np.isfinite(sigma), np.isfinite(depth))
         assert not (sigma <= 0).any()
     png = np.frombuffer(publishers["depth/image_rect/compressedDepth"].last.data, np.uint8)[12:]
-    assert cv2.imdecode(png, cv2.IMREAD_UNCHANGED).shape == (camera.height, camera.width)
+    assert cv2.imdecode(png, cv2.IMREAD_UNCHANGED).shape == (height, width)
     check_cloud(publishers["points"].last)
 
 
@@ -240,10 +250,13 @@ def test_every_message_is_answered_in_its_size_or_refused_in_one_line(make_bundl
     pipeline = Pipeline(CameraAnswerer(estimator, lambda text: None, on_host=bool(params.camera_names)), publishers)
     answered = 0
     for number in range(COUNT):
-        job, reason = put_through(pipeline, *messages_of(random, noise), params)
+        image, info = messages_of(random, noise)
+        job, reason = put_through(pipeline, image, info, params)
         assert len(reason) < 600, number
         assert not reason or reason.isprintable(), number
         if job is not None:
-            check_outputs(job, publishers, params)
+            sent, said = sizes_by_hand(image, info)
+            assert sent == said, number
+            check_outputs(sent, publishers, params)
             answered += 1
     assert COUNT / 10 < answered < COUNT * 9 / 10

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
+from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
-from diagnostic_msgs.msg import DiagnosticArray
-from harness import LEASE_S, NODE, info_message, wall
+from diagnostic_msgs.msg import DiagnosticStatus
+from harness import LEASE_S, NODE, info_message
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from std_srvs.srv import Trigger
+from test_scaling import AT_CAMERA, Sensor, scan, scene
 
 from depth_ros.tools.document_parameters import with_table
 from depth_ros.types import InputError
@@ -22,6 +29,14 @@ OF_AN_INSTALL = {"/tf_static"} if importlib.util.find_spec("tf2_msgs") is None e
 RANGES = ("range/scan", "range/range", "range/points", "range/depth")
 RELATIVE = {"depth/relative", "depth/relative_uncertainty"}  # in place of all other outputs of a camera
 ROWS = re.findall(r"^\| `([\w/]+)` \| (\w+)/(\w+) \| (in|out) \| ([\w ,]+) \|", PAGE, re.MULTILINE)
+SERVED_BY_ALL = ("rcl_interfaces/", "type_description_interfaces/")
+OK, WARN, ERROR, STALE = (getattr(DiagnosticStatus, level) for level in ("OK", "WARN", "ERROR", "STALE"))
+STATUSES = re.findall(r"^\| `mono_depth: (\w+)` \| (.*?) \| (.*?) \|(.*?)\| (.*) \|$", PAGE, re.MULTILINE)
+ALIKE = {
+    "not ": "not <engine>",
+    "incompatible QoS on ": "incompatible QoS on <topic>",
+    "subscribers of ": "subscribers of depth/image_rect",
+}
 METRIC = {name for name, _, _, direction, _ in ROWS if direction == "out" and name[0] != "/"} - RELATIVE
 
 
@@ -87,29 +102,82 @@ def test_qos_of_the_topics(start, client, make_bundle, source, absent):
 
 def test_services(start, client, make_bundle):
     start(NODE, model=make_bundle().path).wait_ready()
-    rows = dict(re.findall(r"^\| `~/(\w+)` \| (std_srvs/\w+) \|", PAGE, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `~/(\w+)` \| (\w+/\w+) \|", PAGE, re.MULTILINE))
 
     def own() -> dict[str, str]:
         services = dict(client.node.get_service_names_and_types_by_node("mono_depth", "/"))
-        ours = {name: kind.replace("/srv", "") for name, (kind, *_) in services.items() if "std_srvs" in kind}
-        return {name.removeprefix("/mono_depth/"): kind for name, kind in ours.items()}
+        kinds = {name: kind.replace("/srv", "") for name, (kind, *_) in services.items()}
+        return {name.removeprefix("/mono_depth/"): kind for name, kind in kinds.items() if not kind.startswith(SERVED_BY_ALL)}
 
     wait_for_node(client)
     client.spin_until(lambda: own() == rows, lambda: f"{own()}; documented: {rows}", LEASE_S)
 
 
-def test_values_of_the_diagnostics(start, client, make_bundle):
-    """Every one that is documented is said, and every one that is said is documented."""
-    start(NODE, model=make_bundle().path, engine="onnxruntime").wait_ready()
-    said: set[str] = set()
-    client.node.create_subscription(
-        DiagnosticArray, "/diagnostics",
-        lambda m: said.update(v.key for s in m.status if s.name == "mono_depth: frames" for v in s.values), 10,
-    )  # fmt: skip
-    client.listen("depth/image_rect")
+# ---- diagnostics
+
+
+def documented_values() -> dict[str, set[str]]:
+    """Of each status, from the table of statuses and that of what `frames` says."""
     table = PAGE.partition("What `frames` says:")[2].partition("### Services")[0]
-    documented = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)}
-    rare = {"last refusal", "incompatible QoS on <topic>"}  # tested where they occur
-    common = documented - rare
-    client.send_until(lambda: common <= said, wall(), info_message(), lambda: f"{common - said} were never said")
-    assert {key for key in said if not key.startswith("subscribers of ")} <= documented
+    cells = {part: values for part, *_, values in STATUSES}
+    cells["frames"] = "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))
+    return {part: set(re.findall(r"`([^`]+)`", values)) for part, values in cells.items()}
+
+
+def documented_levels() -> dict[str, set[bytes]]:
+    found = {}
+    for part, ok, warn, error, _ in STATUSES:
+        cells = {OK: ok, WARN: warn, ERROR: error.partition("STALE")[0], STALE: error.partition("STALE")[2]}
+        found[part] = {level for level, cell in cells.items() if cell.strip()}
+    return found
+
+
+def general(key: str) -> str:
+    """A value's name as it is documented: of any engine, topic or output."""
+    for begin, name in ALIKE.items():
+        if key.startswith(begin):
+            return name
+    return key
+
+
+def live_through_everything(client, states, bundle) -> None:
+    """No image, no scale, a scale, none any more, no image any more, loaded again, and a model that is not there."""
+    client.listen("depth/image_rect")
+
+    def send_until(part: str, level: bytes, text: str = "") -> None:
+        found = partial(states.find, f"mono_depth: {part}", level, text, len(states.seen))
+        client.send_until(found, scene(), info_message(), f"{part} {level!r}")
+
+    states.wait("mono_depth: frames", WARN, "no image")
+    send_until("scale", WARN, "nothing heard")
+    send_until("frames", ERROR, "images refused")
+    sensor = Sensor(client, "range/scan", scan())
+    send_until("scale", OK, "range: factor")
+    send_until("frames", OK, "answered/s")
+    sensor.stop()
+    send_until("scale", ERROR, "no scale any more")
+    states.wait("mono_depth: frames", STALE, "no image")
+    assert client.call(Trigger, "/mono_depth/reload", Trigger.Request()).success
+    states.wait("mono_depth: engine", WARN, "loading")
+    shutil.rmtree(bundle.path)
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP, Transition.TRANSITION_CONFIGURE):
+        client.call(ChangeState, "/mono_depth/change_state", ChangeState.Request(transition=Transition(id=transition)))
+    states.wait("mono_depth: engine", ERROR, "no such folder")
+
+
+def test_values_and_levels_of_the_diagnostics(start, client, states, make_bundle):
+    """Every one that is documented is said, and every one that is said is documented."""
+    bundle = make_bundle(kind="affine_invariant")
+    chosen = {"scale.source": "range", "scale.sensor_pose": AT_CAMERA, "scale.timeout_s": 1.0}
+    start(NODE, model=bundle.path, **chosen).wait_ready()
+    live_through_everything(client, states, bundle)
+    values, levels = defaultdict(set), defaultdict(set)
+    for status in states.seen:
+        if status.name.startswith("mono_depth: "):
+            part = status.name.removeprefix("mono_depth: ")
+            values[part] |= {general(item.key) for item in status.values}
+            levels[part].add(status.level)
+    rare = {"incompatible QoS on <topic>"}  # tested where it occurs, as a second node of the name is
+    levels["node"].add(WARN)
+    assert {part: names - rare for part, names in documented_values().items()} == values
+    assert documented_levels() == levels

@@ -150,7 +150,9 @@ def test_health_is_read_in_periods():
     health.image_received(0, 0)
     health.frame_refused("too dark")
     now[0] = 4.0
-    assert str(meter.read(3)) == "2.0 images/s in, 1.5 answered/s, latency 20 ms (max 90), 3 dropped, 1 refused"
+    figures = meter.read(3)
+    assert str(figures) == "2.0 images/s in, 1.5 answered/s, latency 20 ms (max 90), 3 dropped, 1 refused"
+    assert figures.latency_p95_ms == pytest.approx(20 + 0.9 * 70)  # at 0.95 of the way from the first of three to the last
     assert meter.read(3) is None
     health.image_received(0, 0)
     health.frame_answered(70_000_000, None)

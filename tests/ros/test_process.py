@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import cv2
@@ -340,6 +341,53 @@ def test_a_full_disk_fails_the_input_and_leaves_nothing_that_looks_finished(wall
 
 def test_only_parameters_without_effect_may_change_between_runs():
     assert set(manifest.WITHOUT_EFFECT) <= set(NAMES)
+
+
+RUNNING = {  # parameters of a running node, at other values than their defaults
+    "autostart": "false", "report_period_s": "1.0", "camera_names": "[front, left]", "image_transport": "compressed",
+    "batch_window_ms": "20.0", "max_rate": "0.1", "depth_encoding": "16UC1", "depth_full_resolution": "false",
+    "publish_depth": "false", "publish_compressed": "false", "publish_uncertainty": "false", "publish_color": "false",
+    "publish_cloud": "false",
+}  # fmt: skip
+
+
+def test_parameters_of_a_running_node_change_nothing_and_are_named(job, tmp_path, capfd):
+    def files(out: Path, *given: str) -> dict[str, bytes]:
+        common = ("--camera-info", job.calibration, "--model", job.params.model, "--engine", "onnxruntime")
+        arguments = [
+            job.source,
+            "--out",
+            out,
+            *common,
+            "--formats",
+            "png",
+            "sigma",
+            "ply",
+            "--ros-args",
+            "-p",
+            "threads:=1",
+            *given,
+        ]
+        assert main(list(map(str, arguments))) == 0
+        return {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*.p*") if file.is_file()}
+
+    plain = files(tmp_path / "plain")
+    assert len(plain) == 18
+    assert "process: " not in capfd.readouterr().err
+    given = [text for name, value in RUNNING.items() for text in ("-p", f"{name}:={value}")]
+    assert files(tmp_path / "given", *given) == plain
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "process: " in line]
+    named, _, said = line.partition("process: ")[2].partition(": ")
+    assert said == "of a running node, without effect here (docs/offline.md)"
+    assert set(named.split(", ")) == set(RUNNING)
+    page = (
+        (ROOT / "docs" / "offline.md")
+        .read_text(encoding="utf-8")
+        .partition("What only a running node has")[2]
+        .partition("\n\n")[0]
+    )
+    patterns = re.findall(r"`([a-z_*]+)`", page)
+    assert {name for name in NAMES if any(fnmatch(name, pattern) for pattern in patterns)} == set(RUNNING)
 
 
 def test_a_process_that_is_killed_fails_its_own_input_only(job):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import time
+from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +20,11 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 from corridor import make_texture, moved, shot
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
-from harness import NODE, Client, depth_array, image_message, info_message, stamp, wall
+from harness import NODE, Client, depth_array, image_message, info_message, stamp, wait_until, wall
 from nav_msgs.msg import Odometry
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, LaserScan, PointCloud2, PointField, Range
 
 from depth_ros.ros import range_messages
@@ -150,6 +156,40 @@ def test_a_relative_bundle_waits_for_its_scale_and_says_what_to_remap(start, cli
     assert "nothing heard on /range/scan, /range/range, /range/points, /range/depth: remap" in process.lines("ERROR")[0]
     state(states, WARN, "no scale yet: nothing heard on /range/scan")
     assert not client.received["depth/image_rect"]
+
+
+@pytest.mark.parametrize(("source", "topic", "kind"), [("range", "range/scan", LaserScan), ("odometry", "odom", Odometry)])
+def test_a_sensor_whose_qos_does_not_fit_is_named(start, client, states, make_bundle, source, topic, kind):
+    reliable = {f"qos_overrides./{topic}.subscription.reliability": "reliable"}
+    process = start(NODE, model=make_bundle(kind="scale_invariant").path, **{"scale.source": source}, **reliable).wait_ready()
+    lossy = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+    misfit = client.node.create_publisher(kind, topic, lossy)
+    client.listen("depth/image_rect")
+
+    def scale_says(text, since):
+        client.send_until(lambda: states.find("mono_depth: scale", WARN, text, since), scene(), info_message(), text)
+        return {item.key: item.value for item in states.find("mono_depth: scale", WARN, text, since)[-1].values}
+
+    text = "a publisher has incompatible QoS (reliability)"
+    said = scale_says(f"no scale yet: /{topic}: {text}", 0)
+    assert said[f"incompatible QoS on /{topic}"].startswith(text)
+    assert any(f"'/{topic}': {text}" in line for line in process.lines("WARN"))
+    client.node.destroy_publisher(misfit)
+    said = scale_says(f"no scale yet: nothing heard on /{topic}", len(states.seen))
+    assert f"incompatible QoS on /{topic}" not in said
+
+
+def test_qos_of_tf_static_can_be_overridden(client, monkeypatch):
+    """With a message of another package in the place of tf2_msgs, which PyPI does not have."""
+    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", SimpleNamespace(TFMessage=TransformStamped))
+    override = Parameter("qos_overrides./tf_static.subscription.reliability", value="best_effort")
+    listener = Node("listener", context=client.node.context, parameter_overrides=[override])
+    undo = NodeTopics(listener).listen_static(lambda message: None)
+    (info,) = client.spin_until(lambda: client.node.get_subscriptions_info_by_topic("/tf_static"), "/tf_static subscribed")
+    qos = info.qos_profile
+    assert (qos.reliability, qos.durability) == (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.TRANSIENT_LOCAL)
+    undo()
+    listener.destroy_node()
 
 
 def test_each_camera_has_its_own_scale(start, make_bundle):
@@ -302,6 +342,39 @@ def test_a_sonar_measures_with_one_value(client, scaling):
     assert scale.sigma == pytest.approx(math.hypot(0.1, 0.01), rel=0.01)
 
 
+def test_a_sonar_cannot_tell_scale_and_shift_and_does_not_disturb_what_can(client, scaling):
+    """One distance for two unknowns; beside it a depth image that is less near in time."""
+    one = scaling(kind="affine_invariant", source="range", sensor_pose=AT_CAMERA)
+    sonars, images = (
+        client.node.create_publisher(kind, topic, 5) for kind, topic in ((Range, "range/range"), (Image, "range/depth"))
+    )
+    client.spin_until(lambda: sonars.get_subscription_count() and images.get_subscription_count(), "subscribed")
+    sonar = Range(field_of_view=0.1, min_range=0.2, max_range=40.0, range=18.0)
+    sonar.header.frame_id = "sonar"
+    frame, prediction, _ = shot(make_texture(), moved(), 100.0)
+    frames = (replace(frame, stamp_ns=time_s * 10**9) for time_s in range(100, 1000))
+
+    def reason():
+        later = next(frames)
+        sonar.header.stamp.sec = later.stamp_ns // 10**9
+        sonars.publish(sonar)
+        client._executor.spin_once(timeout_sec=0.1)
+        with pytest.raises(InputError, match="no scale from range") as refused:
+            one.scale_for(later, prediction)
+        return str(refused.value)
+
+    need = "a Range (sonar, infrared) is one distance; scale and shift of an affine_invariant bundle need many: publish a scan, "
+    wait_until(lambda: f"{need}cloud or depth image on range/scan, range/points or range/depth" in reason(), reason)
+    later = next(frames)
+    deep = image_message((3 * prediction.depth).astype(np.float32), "32FC1")
+    deep.header.stamp.sec, deep.header.stamp.nanosec = later.stamp_ns // 10**9, 50_000_000
+    sonar.header.stamp.sec = later.stamp_ns // 10**9
+    sonars.publish(sonar)
+    images.publish(deep)
+    client.spin_until(lambda: any(isinstance(heard, Image) for _, heard in one._input._heard), "depth heard")
+    assert one.scale_for(later, prediction).factor == pytest.approx(3.0, rel=0.02)
+
+
 def test_a_sparse_depth_image_measures_and_a_wrong_one_is_said(client, scaling):
     one = scaling(source="range")  # the image is the camera's own view: no pose is needed
     publisher = client.node.create_publisher(Image, "range/depth", 5)
@@ -364,6 +437,36 @@ def test_images_without_stamps_age_by_the_clock(client, scaling):
     with pytest.raises(InputError, match=r"no scale from camera_height.*tilted"):
         one.scale_for(frame, blind)
     assert one.status().level == ERROR
+
+
+def test_images_without_stamps_are_measured_against_ranges_of_now(client, scaling):
+    one = scaling(source="range", sensor_pose=AT_CAMERA)
+    publisher = client.node.create_publisher(Range, "range/range", 5)
+    client.spin_until(publisher.get_subscription_count, "subscribed")
+    frame, prediction, _ = shot(make_texture(), moved(), 0.0)
+    message = Range(field_of_view=0.1, min_range=0.2, max_range=40.0, range=18.0)  # the end wall
+    message.header.frame_id, message.header.stamp = "sonar", client.node.get_clock().now().to_msg()
+    publisher.publish(message)
+    client.spin_until(lambda: one._input._heard, "range heard")
+    assert one.scale_for(frame, prediction).factor == pytest.approx(3.0, rel=0.02)
+
+
+def test_images_without_stamps_are_measured_against_odometry_of_now(client, scaling):
+    """The robot goes 0.3 m, stands while it is looked at, and so on: where it is does not depend on the moment."""
+    one = scaling(source="odometry")
+    publisher = client.node.create_publisher(Odometry, "odom", 50)
+    client.spin_until(publisher.get_subscription_count, "odom subscribed")
+    measured = []
+    for k, (still, prediction, _) in enumerate(shots(make_texture())):
+        time.sleep(0.2)  # between two measurements
+        now_ns = client.node.get_clock().now().nanoseconds
+        for stamp_ns in (now_ns - 20_000_000, now_ns):
+            publisher.publish(odometry(stamp_ns / 1e9, 0.3 * k))
+        client.spin_until(lambda heard=now_ns - 1000: (one._input._history.newest_ns() or 0) >= heard, "odometry heard")
+        with suppress(InputError):  # the first, with nothing to compare it with
+            measured.append(one.scale_for(replace(still, stamp_ns=0), prediction).factor)
+    assert measured, one.status()
+    assert measured[-1] == pytest.approx(3.0, rel=0.03)
 
 
 def test_tf_static_is_heard(client):

@@ -14,14 +14,13 @@ from depth_ros.types import CameraModel, InputError
 
 FILE = "manifest.json"
 FORMAT = 1
-# Of the node's parameters those that change no result: where and when the engine runs, not what it answers. `model` is stated
-# by its sha256.
-WITHOUT_EFFECT = (
-    "model", "threads", "build_if_missing", "engine_cache", "memory", "cuda_graph", "autostart", "report_period_s",
-    "camera_names", "image_transport", "batch_window_ms", "max_rate", "depth_encoding", "depth_full_resolution",
-    "publish_depth", "publish_compressed",
-    "publish_uncertainty", "publish_color", "publish_cloud",
+# Of the node's parameters those of a running node and its topics, of which nothing is left here.
+OF_A_RUNNING_NODE = (
+    "autostart", "report_period_s", "camera_names", "image_transport", "batch_window_ms", "max_rate", "depth_encoding",
+    "depth_full_resolution", "publish_depth", "publish_compressed", "publish_uncertainty", "publish_color", "publish_cloud",
 )  # fmt: skip
+# Those that change no result: also where and when the engine runs, not what it answers. `model` is stated by its sha256.
+WITHOUT_EFFECT = ("model", "threads", "build_if_missing", "engine_cache", "memory", "cuda_graph", *OF_A_RUNNING_NODE)
 
 
 def describe(
