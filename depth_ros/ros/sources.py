@@ -13,6 +13,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, Image
 
+from depth_ros import compressed
 from depth_ros.ros import messages
 from depth_ros.types import CameraModel, InputError
 
@@ -113,7 +114,7 @@ class Folder:
     def __iter__(self) -> Iterator[SourceImage]:
         for number, file in enumerate(self._files):
             pixels = cv2.imread(str(file), cv2.IMREAD_COLOR)
-            if pixels is None:
+            if pixels is None or compressed.is_cut_off(np.fromfile(file, np.uint8)):
                 self.skipped += 1
             else:
                 yield _stamped(file.name, number / FOLDER_RATE_HZ, pixels)
