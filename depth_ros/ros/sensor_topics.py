@@ -7,14 +7,19 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from depth_ros.ros.declaration import qos_of
+from depth_ros.ros.range_messages import KINDS
+from depth_ros.ros.wiring import mistyped
 
 if TYPE_CHECKING:
     from depth_ros.ros.bag import Bag
 
+ODOMETRY = "odom"
+TOPICS: Mapping[str, Mapping[str, type]] = {"range": KINDS, "odometry": {ODOMETRY: Odometry}}  # by scale.source, with their types
 TF_STATIC = "/tf_static"  # absolute, as tf2 has it
 Callback = Callable[[Any], None]
 Undo = Callable[[], object]
@@ -31,6 +36,9 @@ class SensorTopics(Protocol):
 
     def listen_static(self, callback: Callback) -> Undo:
         """Hand over what /tf_static holds and gets."""
+
+    def mistyped(self, topic: str, kind: type) -> str:
+        """Say, as the begin of a sentence, that a topic holds messages of another class; empty if it does not."""
 
     def warn(self, text: str) -> None:
         """Say what is wrong, once for each text."""
@@ -66,6 +74,12 @@ class NodeTopics:
         qos = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         return partial(self._node.destroy_subscription, self._node.create_subscription(kind, TF_STATIC, callback, qos))
 
+    def mistyped(self, topic: str, kind: type) -> str:
+        """See SensorTopics."""
+        name = self.name(topic)
+        wrong = mistyped(self._node, name, kind)
+        return wrong and f"{name} {wrong}; "
+
     def warn(self, text: str) -> None:
         """See SensorTopics."""
         self._node.get_logger().warning(text, once=True)
@@ -93,6 +107,10 @@ class BagTopics:
     def listen_static(self, callback: Callback) -> Undo:
         """See SensorTopics."""
         return self._bag.listen(TF_STATIC, callback, latched=True)
+
+    def mistyped(self, topic: str, kind: type) -> str:
+        """See SensorTopics; a topic of another type was refused by listen()."""
+        return ""
 
     def warn(self, text: str) -> None:
         """See SensorTopics."""

@@ -21,9 +21,8 @@ from depth_ros.engines import EngineError, EngineOptions, choose_engine, one_lin
 from depth_ros.estimator import Estimator
 from depth_ros.ros.camera_answerer import CameraAnswerer
 from depth_ros.ros.params import NodeParams
-from depth_ros.ros.scale_inputs import TOPICS
 from depth_ros.ros.scaling import Scaling
-from depth_ros.ros.sensor_topics import BagTopics
+from depth_ros.ros.sensor_topics import TOPICS, BagTopics
 from depth_ros.ros.sources import FRAME_ID, Source, SourceImage, is_bag, open_source
 from depth_ros.tools.offline import manifest
 from depth_ros.tools.offline.writers import Answered, Writer, open_writer
