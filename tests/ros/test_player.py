@@ -187,6 +187,13 @@ def broken_bag(tmp_path, calibration):
     return {"input": tmp_path / "bag.mcap"}, ["bag.mcap", "not a bag"]
 
 
+def bag_without_metadata(tmp_path, calibration):
+    """What a recorder leaves that was killed."""
+    write_bag(tmp_path / "bag", StoragePlugin.MCAP, False)
+    (tmp_path / "bag" / "metadata.yaml").unlink()
+    return {"input": tmp_path / "bag"}, ["bag", "not a bag", "metadata", "ros2 bag reindex"]
+
+
 def bag_without_images(tmp_path, calibration):
     write_bag(tmp_path / "bag", StoragePlugin.MCAP, False, topics=())
     return {"input": tmp_path / "bag"}, ["no image topic"]
@@ -248,7 +255,7 @@ def negative_rate(tmp_path, calibration):
     [
         no_such_input, empty_folder, unreadable_video, nothing_readable, other_size, missing_calibration, no_camera_info,
         incomplete_calibration, broken_bag, bag_without_images, bag_with_two_cameras, unwritable_index, full_disk,
-        unknown_qos, damaged_bag, no_subscribers, mistyped_parameter, nothing_to_play, negative_rate,
+        unknown_qos, damaged_bag, no_subscribers, bag_without_metadata, mistyped_parameter, nothing_to_play, negative_rate,
     ],
 )  # fmt: skip
 def test_bad_input_is_one_clear_line(start, tmp_path, calibration, fault):
