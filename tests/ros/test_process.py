@@ -274,6 +274,13 @@ def test_a_film_that_was_cut_short_is_made_again(job):
     ]
 
 
+def test_images_without_a_calibration_are_refused_before_any_is_read(job):
+    seen = []
+    outcome = run(replace(job, calibration=None), lambda now, expected: seen.append(now), lambda: False)
+    assert "give --camera-info" in outcome.failure
+    assert not seen
+
+
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_run_with_other_options_is_refused(job, make_bundle, finished):
     assert do(job, images=None if finished else 2).good == finished

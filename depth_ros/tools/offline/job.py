@@ -104,6 +104,10 @@ def _run(job: Job, tell: Tell, stop: Stop) -> Outcome:
     camera = load_calibration(job.calibration) if job.calibration else None
     if not job.source.exists():
         open_source(job.source)  # says so
+    if camera is None and not is_bag(job.source):  # image by image this would be said after hours of video
+        raise InputError(
+            f"{job.source}: a video or folder holds no camera_info; give --camera-info <ROS camera calibration YAML>"
+        )
     facts = manifest.describe(job.source, job.topic, camera, model, job.params, job.formats, job.sensors)
     for folder in (job.out, job.partial):
         found = manifest.read(folder)
