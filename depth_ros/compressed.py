@@ -12,7 +12,6 @@ Size = tuple[int, int]  # width, height [px]
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-JPEG_TAIL = 1024  # bytes in which the end may stand: some cameras pad their JPEGs
 JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the frame headers SOF0..15 of ITU-T T.81, table B.1
 MAX_PIXELS = 2**27  # 134 megapixels are 400 MB
 MAX_PIXELS_PER_BYTE = 8 * 1032  # zlib's best, of pixels of one bit; a JPEG has at least a bit for its 64 pixels
@@ -45,24 +44,33 @@ def decode(label: str, data: UInt8Array, size: Size | None = None) -> UInt8Array
     return _rgb(label, pixels)
 
 
+def is_cut_off(data: UInt8Array) -> bool:
+    """Return whether the bytes are a JPEG or PNG without its end; some versions of OpenCV fill what is missing with grey."""
+    if _is_png(data):
+        return not _png_is_whole(data)
+    frame = _jpeg_frame(data)  # a thumbnail before it has an end of its own; behind the true one cameras may add what they like
+    return frame is not None and JPEG_END not in data[frame:].tobytes()
+
+
 def _stated_size(label: str, data: UInt8Array) -> Size:
     """Width and height in the header; InputError if there is no header of a JPEG or PNG."""
     start = data[:24].tobytes()
     if "compressedDepth" in label:
         raise InputError(f"compressed image of format {quoted(label)} is a depth image; expected a camera's: check the remapping")
-    if start.startswith(PNG_START) and start[12:16] == b"IHDR":
-        size, whole = _png_size(data), _png_is_whole(data)
-    else:
-        size = _jpeg_size(data) if start.startswith(JPEG_START) else None
-        whole = JPEG_END in data[-JPEG_TAIL:].tobytes()  # some versions of OpenCV fill what is missing with grey
+    size = _png_size(data) if _is_png(data) else _jpeg_size(data)
     if size is None:
         found = f"starts with {start[:8].hex(' ')}" if start else "is empty"
         raise InputError(f"compressed image of format {quoted(label)} {found}; expected a JPEG or PNG")
-    if not whole:
+    if is_cut_off(data):
         raise InputError(
             f"compressed image of format {quoted(label)} is cut off: {data.size} bytes without the end of a JPEG or PNG"
         )
     return size
+
+
+def _is_png(data: UInt8Array) -> bool:
+    start = data[:16].tobytes()
+    return start.startswith(PNG_START) and start[12:] == b"IHDR"
 
 
 def _png_size(data: UInt8Array) -> Size | None:
@@ -82,12 +90,20 @@ def _png_is_whole(data: UInt8Array) -> bool:
 
 
 def _jpeg_size(data: UInt8Array) -> Size | None:
-    """Width and height in the frame header; segments before it are skipped by their length (ITU-T T.81, annex B)."""
+    """Width and height in the frame header (ITU-T T.81, section B.2.2)."""
+    at = _jpeg_frame(data)
+    return None if at is None else (_big_endian(data[at + 7 : at + 9]), _big_endian(data[at + 5 : at + 7]))
+
+
+def _jpeg_frame(data: UInt8Array) -> int | None:
+    """Where the frame header is; segments before it are skipped by their length (ITU-T T.81, annex B). None if not in a JPEG."""
+    if data[: len(JPEG_START)].tobytes() != JPEG_START:
+        return None
     at = len(JPEG_START) - 1
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker in JPEG_SIZES:
-            return _big_endian(data[at + 7 : at + 9]), _big_endian(data[at + 5 : at + 7])
+            return at
         fill = marker == 0xFF  # any number of them may precede a marker
         at += 1 if fill else 2 + _big_endian(data[at + 2 : at + 4])
     return None

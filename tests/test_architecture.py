@@ -59,7 +59,7 @@ ROBOT_LAYERS = (
     ("ros", "tools"),
 )
 ROS_LAYERS = (
-    ("params", "messages", "health", "sources", "bag", "range_messages"),
+    ("params", "messages", "health", "sources", "bag", "range_messages", "wiring", "parameter_files"),
     ("declaration",),
     ("endpoints",),
     ("sensor_topics",),

@@ -147,3 +147,5 @@ class Answering:
             figures = meter.read(self._worker.dropped(camera))
             if figures:
                 self._node.get_logger().info(f"{said}{figures}")
+                if wrong := camera.health.wrong_time():
+                    self._node.get_logger().warning(f"{said}{wrong}")

@@ -40,7 +40,10 @@ class Bag:
             with self._open() as reader:
                 topics, seconds = reader.topics, reader.duration / 1e9
         except Exception as error:  # rosbags' own, or whatever its parsers stumble over
-            raise InputError(f"{path}: not a bag that can be read ({error}); expected a ROS 2 bag, MCAP or sqlite3") from error
+            raise InputError(
+                f"{path}: not a bag that can be read ({error}); expected a ROS 2 bag, MCAP or sqlite3; `mcap recover` and "
+                "`ros2 bag reindex` mend one whose recording was cut off"
+            ) from error
         self._types = types = {name: info.msgtype for name, info in topics.items()}
         self._topic = self._choose({name for name, kind in types.items() if kind in (IMAGE_TYPE, COMPRESSED_TYPE)}, topic)
         self.count = topics[self._topic].msgcount

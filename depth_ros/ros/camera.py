@@ -17,6 +17,8 @@ from depth_ros.ros import messages
 from depth_ros.ros.endpoints import Endpoints, best_effort
 from depth_ros.ros.health import Health
 from depth_ros.ros.params import NodeParams
+from depth_ros.ros.sensor_topics import TOPICS
+from depth_ros.ros.wiring import Topic, why_silent
 from depth_ros.scale import RELATIVE
 from depth_ros.types import InputError
 
@@ -84,6 +86,19 @@ class Camera:
         """Names of the image and camera_info topics."""
         return self._image_name(), self._node.resolve_topic_name(self.prefix + "camera_info")
 
+    def topics(self) -> list[Topic]:
+        """All of them, those of the sensor that its scale is measured from too."""
+        kind, image = self.image_topic()
+        heard = {image: kind, self.prefix + "camera_info": CameraInfo}
+        heard |= {self.prefix + topic: kind for topic, kind in TOPICS.get(self._values().scale.source, {}).items()}
+        sent = {self.prefix + topic: publisher.msg_type for topic, publisher in self.publishers.items()}
+        name = self._node.resolve_topic_name
+        return [
+            Topic(own, name(own), kind, is_input)
+            for found, is_input in ((heard, True), (sent, False))
+            for own, kind in found.items()
+        ]
+
     def subscribers(self) -> dict[str, int]:
         """How many each output has."""
         return {topic: publisher.get_subscription_count() for topic, publisher in self.publishers.items()}
@@ -127,26 +142,17 @@ class Camera:
         """Say since when there is no image, why as far as can be seen from here, and what to do."""
         topic = self._image_name()
         since = f"for {self.health.silent_s():.0f} s" if self.health.received else "yet"
-        cause = self._cause(topic, self.image_topic()[0], "remap image, or set image_transport")
+        kinds = (Image, CompressedImage) if self.image_topic()[0] is Image else (CompressedImage, Image)
+        cause = self._cause(topic, kinds, "remap image, or set image_transport")
         return f"no image on {topic} {since}: {cause}"
 
     def _no_info(self) -> str:
         topic = self.input_topics[1]
-        return f"no camera_info on {topic} yet, so no depth: {self._cause(topic, CameraInfo, 'remap camera_info')}"
+        return f"no camera_info on {topic} yet, so no depth: {self._cause(topic, (CameraInfo,), 'remap camera_info')}"
 
-    def _cause(self, topic: str, kind: type, remedy: str) -> str:
-        """Why nothing comes on an input; `remedy` is what to do about a topic of another type."""
-        mismatch = self.incompatible.get(topic)
-        if mismatch:
-            return mismatch
-        senders = self._node.get_publishers_info_by_topic(topic)
-        wanted = f"sensor_msgs/msg/{kind.__name__}"
-        others = sorted({sender.topic_type for sender in senders} - {wanted})
-        if others:
-            return f"it has {', '.join(others)}, not {wanted}: {remedy}"
-        if senders:
-            return "it has a publisher that sends nothing: is the camera streaming?"
-        return "nobody publishes there: is the camera running, and are image and camera_info remapped?"
+    def _cause(self, topic: str, kinds: tuple[type, ...], remedy: str) -> str:
+        """Why nothing comes on an input; see why_silent."""
+        return self.incompatible.get(topic) or why_silent(self._node, topic, kinds, remedy)
 
     def _image_name(self) -> str:
         name: str = self._node.resolve_topic_name(self.image_topic()[1])

@@ -60,6 +60,10 @@ class Health:
         """Say what is wrong with the last image's stamp, and what to do; empty if nothing."""
         if not self.received or -FUTURE_S * 1e9 <= self._age_ns <= PAST_S * 1e9:
             return ""
+        if self._age_ns == -self._stamp_ns:
+            return (
+                "the node's clock stands at 0: use_sim_time is set, and nobody publishes /clock; unset it, or play with --clock"
+            )
         if self._stamp_ns == 0:
             return "images have stamp 0: latency cannot be told, nor can they be matched; let the camera driver stamp them"
         if self._age_ns < 0:

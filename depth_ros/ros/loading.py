@@ -14,7 +14,7 @@ from depth_ros import bundle
 from depth_ros.engines import Choice, EngineError, choose_engine
 from depth_ros.estimator import Estimator
 from depth_ros.ros.diagnostics import Diagnostics
-from depth_ros.ros.params import NodeParams, default_model
+from depth_ros.ros.params import NodeParams
 from depth_ros.types import InputError
 
 POLL_S = 0.005
@@ -30,7 +30,7 @@ def load_estimator(
     package = logging.getLogger("depth_ros")
     package.setLevel(logging.INFO)
     package.handlers[:] = [RosLog(logger)]
-    model = bundle.load(params.model or default_model())
+    model = bundle.load(params.model_folder)
 
     def progress(text: str) -> None:
         if stop.is_set():

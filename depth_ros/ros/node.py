@@ -29,9 +29,11 @@ from depth_ros.estimator import Estimator
 from depth_ros.memory import keep_freed_memory
 from depth_ros.ros.answering import STOP_TIMEOUT_S, Answering
 from depth_ros.ros.camera import Camera
-from depth_ros.ros.declaration import NAMES, declare, with_values
+from depth_ros.ros.declaration import NAMES, declare, ros_arguments, warn_of_idle_qos, with_values
 from depth_ros.ros.diagnostics import Diagnostics
 from depth_ros.ros.loading import Reload, load_estimator, warm_up
+from depth_ros.ros.parameter_files import warn_of_unread
+from depth_ros.ros.wiring import refuse_clashes
 from depth_ros.types import InputError
 
 NODE_NAME = "mono_depth"
@@ -80,6 +82,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             self._diagnostics.engine_runs(choice)
             for name in self.params.camera_names or ("",):
                 self._cameras.append(Camera(self, name, lambda: self.params))
+            refuse_clashes(topic for camera in self._cameras for topic in camera.topics())
         except (BundleError, EngineError, InputError) as error:
             reason = str(error)
         except Exception:  # rclpy would swallow it and say nothing
@@ -101,6 +104,7 @@ class MonoDepthNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
             return self._fail(f"cannot activate: {error}")
         except Exception:  # rclpy would swallow this one too
             return self._fail(f"cannot activate: {traceback.format_exc()}")
+        warn_of_idle_qos(self)
         return super().on_activate(state)  # the publishers
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -213,8 +217,9 @@ def main(args: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     faulthandler.enable()  # a crash of native code says where
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        return _run(stop)
+        with ros_arguments():
+            rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        return _run(stop, sys.argv if args is None else args)
     except (InputError, ParameterException, RCLError) as error:
         get_logger(NODE_NAME).fatal(one_line(error))
         return 1
@@ -222,8 +227,9 @@ def main(args: Sequence[str] | None = None) -> int:
         rclpy.try_shutdown()
 
 
-def _run(stop: threading.Event) -> int:
+def _run(stop: threading.Event, arguments: Sequence[str]) -> int:
     node = MonoDepthNode(stop)
+    warn_of_unread(node, arguments)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

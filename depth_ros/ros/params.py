@@ -145,6 +145,11 @@ class NodeParams:
             )
 
     @property
+    def model_folder(self) -> Path:
+        """Folder of the bundle; no shell sees the ~ of a parameter file."""
+        return Path(self.model).expanduser() if self.model else default_model()
+
+    @property
     def withheld(self) -> frozenset[str]:
         """Topics that are not answered although they have subscribers."""
         return frozenset(topic for name, topics in OFF.items() if not getattr(self, name) for topic in topics)

@@ -26,7 +26,8 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from depth_ros.calibration import load_calibration
 from depth_ros.ros import messages
-from depth_ros.ros.declaration import accept_integers, qos_of
+from depth_ros.ros.declaration import accept_everyday, qos_of, refuse_unknown, ros_arguments
+from depth_ros.ros.parameter_files import warn_of_unread
 from depth_ros.ros.sources import FRAME_ID, Source, SourceImage, open_source
 from depth_ros.types import CameraModel, InputError
 
@@ -54,11 +55,17 @@ class CameraPlayer(Node):  # type: ignore[misc]  # rclpy has no types
     def __init__(self) -> None:
         """Open the input. Raises InputError if it, or the calibration, cannot be used."""
         super().__init__(NODE_NAME)
-        accept_integers(self, {name: default for name, (default, _) in PARAMETERS.items()})
+        accept_everyday(self, {name: default for name, (default, _) in PARAMETERS.items()})
         for name, (default, description) in PARAMETERS.items():
             self.declare_parameter(name, default, ParameterDescriptor(description=description, read_only=True))
-        self._source: Source = open_source(self._value("input"), self._value("topic"))
-        calibration = self._value("camera_info")
+        refuse_unknown(self, tuple(PARAMETERS))
+        source = self._path("input")
+        if source is None:
+            raise InputError("parameter 'input' is missing; expected a video, a folder of images or a ROS 2 bag")
+        if not self._value("rate") >= 0:
+            raise InputError(f"rate is {self._value('rate'):g} Hz; expected a positive number, or 0 for the input's own")
+        self._source: Source = open_source(source, self._value("topic"))
+        calibration = self._path("camera_info")
         self._camera: CameraModel | None = load_calibration(calibration) if calibration else None
         self._image, self._info = self._advertise(Image, "image"), self._advertise(CameraInfo, "camera_info")
         self._executor_of_services = SingleThreadedExecutor()
@@ -99,9 +106,13 @@ class CameraPlayer(Node):  # type: ignore[misc]  # rclpy has no types
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
 
+    def _path(self, name: str) -> Path | None:
+        """A file or folder, None if none is given; no shell sees the ~ of a parameter."""
+        return Path(self._value(name)).expanduser() if self._value(name) else None
+
     def _open_index(self) -> AbstractContextManager[IO[str] | None]:
-        path = self._value("index")
-        return Path(path).open("w", newline="") if path else nullcontext()
+        path = self._path("index")
+        return path.open("w", newline="") if path else nullcontext()
 
     def _publish(self, item: SourceImage, index: IO[str] | None) -> None:
         info = item.info(self._camera, self._value("camera_info"))
@@ -161,9 +172,11 @@ def main(args: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        with ros_arguments():
+            rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         player = CameraPlayer()
         try:
+            warn_of_unread(player, sys.argv if args is None else args)
             player.play(stop)
         finally:
             player.close()

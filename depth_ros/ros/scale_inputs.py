@@ -17,7 +17,7 @@ from depth_ros.ros import messages, range_messages
 from depth_ros.ros.endpoints import Undo
 from depth_ros.ros.extrinsics import Extrinsics
 from depth_ros.ros.params import ScaleParams
-from depth_ros.ros.sensor_topics import SensorTopics
+from depth_ros.ros.sensor_topics import ODOMETRY, SensorTopics
 from depth_ros.scale import Measurement, NoMeasurement
 from depth_ros.scale.ground import measure_height
 from depth_ros.scale.odometry import OdometryMeter
@@ -28,8 +28,6 @@ from depth_ros.types import DepthPrediction, Float64Array, Frame, InputError
 
 QUEUE = 10
 ODOMETRY_QUEUE = 100  # half a second at 200 Hz: a gap in the poses is worse than their age
-ODOMETRY = "odom"
-TOPICS = {"range": tuple(range_messages.KINDS), "odometry": (ODOMETRY,)}  # that a source listens to
 KEPT = 20  # messages of range sensors among which the one nearest to an image is chosen
 
 
@@ -66,8 +64,8 @@ class RangeInput:
         self._heard: deque[tuple[int, Any]] = deque(maxlen=KEPT)
         self._too_few = False  # whether a Range was left out
         self._extrinsics = Extrinsics(topics, params.sensor_pose)
-        kinds = {f"{prefix}{topic}": kind for topic, kind in range_messages.KINDS.items()}
-        self._topics = ", ".join(topics.name(topic) for topic in kinds)
+        self._topics = topics
+        self._kinds = kinds = {f"{prefix}{topic}": kind for topic, kind in range_messages.KINDS.items()}
         self._undo: list[Undo] = []
         try:
             for topic, kind in kinds.items():
@@ -104,7 +102,9 @@ class RangeInput:
                 "publish a scan, cloud or depth image on range/scan, range/points or range/depth"
             )
         if not heard:
-            raise NoMeasurement(f"nothing heard on {self._topics}: remap the one of them that your sensor publishes")
+            names = ", ".join(self._topics.name(topic) for topic in self._kinds)
+            wrong = "".join(self._topics.mistyped(topic, kind) for topic, kind in self._kinds.items())
+            raise NoMeasurement(f"nothing heard on {names}: {wrong}remap the one of them that your sensor publishes")
         off_ns, message = min(((abs(stamp - stamp_ns), message) for stamp, message in heard), key=lambda item: item[0])
         if off_ns > self._tolerance_ns:
             raise NoMeasurement(
@@ -140,8 +140,9 @@ class OdometryInput:
         self._lock, self._history, self._child = threading.Lock(), PoseHistory(), ""
         self._refused = ""
         self._extrinsics = Extrinsics(topics, params.sensor_pose)
-        self._topic = topics.name(f"{prefix}{ODOMETRY}")
-        self._undo = topics.listen(Odometry, f"{prefix}{ODOMETRY}", self._on_odometry, ODOMETRY_QUEUE)
+        self._topics, self._own = topics, f"{prefix}{ODOMETRY}"
+        self._topic = topics.name(self._own)
+        self._undo = topics.listen(Odometry, self._own, self._on_odometry, ODOMETRY_QUEUE)
 
     def close(self) -> None:
         """See ScaleInput."""
@@ -169,7 +170,8 @@ class OdometryInput:
             raise InputError(f"{self._topic}: {refused}")
         if world_T_base is None:
             if newest_ns is None:
-                raise NoMeasurement(f"nothing heard on {self._topic}: remap odom to your robot's odometry")
+                wrong = self._topics.mistyped(self._own, Odometry)
+                raise NoMeasurement(f"nothing heard on {self._topic}: {wrong}remap odom to your robot's odometry")
             off = (frame.stamp_ns - newest_ns) / 1e9
             raise NoMeasurement(
                 f"{self._topic} does not cover the image's stamp (its newest pose is {off:+.2f} s off): "

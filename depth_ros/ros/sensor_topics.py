@@ -6,14 +6,19 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from depth_ros.ros.endpoints import Callback, Endpoints, Undo, best_effort
+from depth_ros.ros.range_messages import KINDS
+from depth_ros.ros.wiring import mistyped
 
 if TYPE_CHECKING:
     from depth_ros.ros.bag import Bag
 
+ODOMETRY = "odom"
+TOPICS: Mapping[str, Mapping[str, type]] = {"range": KINDS, "odometry": {ODOMETRY: Odometry}}  # by scale.source, with their types
 TF_STATIC = "/tf_static"  # absolute, as tf2 has it
 
 
@@ -31,6 +36,9 @@ class SensorTopics(Protocol):
 
     def incompatible(self) -> dict[str, str]:
         """By the full name of a topic, which QoS keeps a publisher from it."""
+
+    def mistyped(self, topic: str, kind: type) -> str:
+        """Say, as the begin of a sentence, that a topic holds messages of another class; empty if it does not."""
 
     def warn(self, text: str) -> None:
         """Say what is wrong, once for each text."""
@@ -67,6 +75,12 @@ class NodeTopics:
         """See SensorTopics."""
         return self._endpoints.incompatible()
 
+    def mistyped(self, topic: str, kind: type) -> str:
+        """See SensorTopics."""
+        name = self.name(topic)
+        wrong = mistyped(self._node, name, kind)
+        return wrong and f"{name} {wrong}; "
+
     def warn(self, text: str) -> None:
         """See SensorTopics."""
         self._node.get_logger().warning(text, once=True)
@@ -98,6 +112,10 @@ class BagTopics:
     def incompatible(self) -> dict[str, str]:
         """See SensorTopics; a bag has none."""
         return {}
+
+    def mistyped(self, topic: str, kind: type) -> str:
+        """See SensorTopics; a topic of another type was refused by listen()."""
+        return ""
 
     def warn(self, text: str) -> None:
         """See SensorTopics."""

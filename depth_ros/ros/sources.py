@@ -13,6 +13,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, Image
 
+from depth_ros import compressed
 from depth_ros.ros import messages
 from depth_ros.types import CameraModel, InputError
 
@@ -73,8 +74,9 @@ def open_source(path: Path | str, topic: str = "") -> Source:
 
 
 def is_bag(path: Path) -> bool:
-    """Return whether `path` looks like a ROS 2 bag: a folder, or a file of one."""
-    return path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file()
+    """Return whether `path` looks like a ROS 2 bag: a folder, or a file of one. A recording that was cut off has no metadata."""
+    files = (path, *path.glob("*"))
+    return (path / "metadata.yaml").is_file() or any(file.suffix in BAG_SUFFIXES for file in files)
 
 
 def _open_bag(path: Path, topic: str) -> Source:
@@ -113,7 +115,7 @@ class Folder:
     def __iter__(self) -> Iterator[SourceImage]:
         for number, file in enumerate(self._files):
             pixels = cv2.imread(str(file), cv2.IMREAD_COLOR)
-            if pixels is None:
+            if pixels is None or compressed.is_cut_off(np.fromfile(file, np.uint8)):
                 self.skipped += 1
             else:
                 yield _stamped(file.name, number / FOLDER_RATE_HZ, pixels)

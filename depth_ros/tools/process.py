@@ -29,10 +29,11 @@ from tqdm import tqdm
 from depth_ros import bundle
 from depth_ros.bundle import BundleError
 from depth_ros.engines import AUTO, ENGINES, EngineError, choose_engine, one_line
-from depth_ros.ros.declaration import declare
+from depth_ros.ros.declaration import declare, ros_arguments
 from depth_ros.ros.node import NODE_NAME
-from depth_ros.ros.params import NodeParams, default_model
-from depth_ros.ros.scale_inputs import TOPICS
+from depth_ros.ros.parameter_files import unread
+from depth_ros.ros.params import NodeParams
+from depth_ros.ros.sensor_topics import TOPICS
 from depth_ros.scale import RELATIVE
 from depth_ros.tools.engine_arguments import path, positive
 from depth_ros.tools.offline.job import Job, Outcome
@@ -49,9 +50,10 @@ INTERRUPTED = 130  # as of a program that SIGINT ended
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     given = [sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
-    options = _parser().parse_args(remove_ros_args(given)[1:])
     stop = threading.Event()
     try:
+        with ros_arguments():
+            options = _parser().parse_args(remove_ros_args(given)[1:])
         with noting_signals(stop):
             jobs, size = prepare(options, *_asked_of_node(given))
             events = run_on_ray(jobs, options.ray, stop) if options.ray else run_here(jobs, size, stop)
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def prepare(options: argparse.Namespace, node_params: NodeParams, sensors: Mapping[str, str]) -> tuple[list[Job], int]:
     """Return the jobs and how many of them are to run at once; `sensors` as in Job. Raises what is wrong with all of them."""
-    folder = Path(options.model or node_params.model or default_model()).resolve()
+    folder = (options.model or node_params.model_folder).resolve()
     model = bundle.load(folder)
     chosen = replace(node_params, model=str(folder), engine=options.engine or node_params.engine)
     cores = len(os.sched_getaffinity(0))
@@ -88,7 +90,10 @@ def prepare(options: argparse.Namespace, node_params: NodeParams, sensors: Mappi
     for job in jobs:
         if job.source == out or job.source.is_relative_to(job.out) or job.source.is_relative_to(job.partial):
             raise InputError(f"{job.source}: its results would lie among the input's own files; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: no folder for results can be made there ({error.strerror}); choose another --out") from error
     return jobs, size
 
 
@@ -119,6 +124,8 @@ def _asked_of_node(arguments: list[str]) -> tuple[NodeParams, dict[str, str]]:
         node = Node(NODE_NAME, context=context, enable_rosout=False, start_parameter_services=False)
         try:
             found = declare(node)
+            for text in unread(node, arguments):
+                _say(text)
             if found.scale.source == RELATIVE:
                 raise InputError(
                     "scale.source is 'relative', which has no metres, and all results here are in metres; "

@@ -92,6 +92,18 @@ def test_the_camera_s_orientation_tag_does_not_turn_the_image(rgb):
     assert compressed.decode("jpeg", np.frombuffer(turned, np.uint8), (48, 32)).shape == (32, 48, 3)
 
 
+def with_thumbnail(jpeg):
+    """As cameras store one: a JPEG of its own in an APP1 segment before the image's frame header."""
+    thumbnail = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    return jpeg[:2] + b"\xff\xe1" + (2 + len(thumbnail)).to_bytes(2, "big") + thumbnail + jpeg[2:]
+
+
+def test_the_end_of_a_thumbnail_is_not_the_images(rgb):
+    whole = with_thumbnail(cv2.imencode(".jpg", rgb)[1].tobytes())
+    for data, cut_off in ((whole, False), (whole + bytes(5000), False), (whole[: 2 * len(whole) // 3], True)):
+        assert compressed.is_cut_off(np.frombuffer(data, np.uint8)) == cut_off
+
+
 def test_padding_after_the_end_of_a_jpeg_is_allowed(rgb):
     assert compressed.decode("jpeg", np.append(jpeg(rgb), np.zeros(500, np.uint8)), (48, 32)).shape == (32, 48, 3)
 

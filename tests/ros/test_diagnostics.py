@@ -88,6 +88,13 @@ def test_frames_from_the_first_to_the_refused(start, client, make_bundle, states
     assert undocumented(said | values(refused[-1])) == []
 
 
+def test_images_that_come_elsewhere_are_named(start, client, make_bundle, states):
+    """Raw ones where compressed ones are read: in DDS these are two topics that know nothing of each other."""
+    start(NODE, model=make_bundle().path, engine="onnxruntime", image_transport="compressed").wait_ready()
+    text = "nobody publishes there, but on /image (sensor_msgs/msg/Image): remap image, or set image_transport"
+    assert "/image/compressed" in states.wait("mono_depth: frames", WARN, text).message
+
+
 def test_qos_that_does_not_fit_and_a_camera_that_stops(start, client, make_bundle, states):
     start(NODE, model=make_bundle().path, engine="onnxruntime").wait_ready()
     client.listen("depth/image_rect")

@@ -131,6 +131,82 @@ def test_unknown_key_in_a_parameter_file(start, make_bundle, tmp_path):
     assert "'cloud_strid' is unknown; did you mean 'cloud_stride'" in line
 
 
+def test_a_value_without_its_quotes(start):
+    process = start(NODE, "-r", "image:=/camera", "image_raw")
+    assert process.wait() == 1
+    (line,) = process.lines("FATAL")
+    assert "'image_raw'" in line
+    assert "name:=value" in line
+    assert "Traceback" not in process.log()
+
+
+@pytest.mark.parametrize(
+    ("remapping", "uses"),
+    [
+        ("camera_info:=/image", ["image (sensor_msgs/msg/Image, in)", "camera_info (sensor_msgs/msg/CameraInfo, in)"]),
+        ("depth/image_color:=/image", ["image (sensor_msgs/msg/Image, in)", "depth/image_color (sensor_msgs/msg/Image, out)"]),
+        ("range/points:=/points", ["range/points (sensor_msgs/msg/PointCloud2, in)", "points (sensor_msgs/msg/PointCloud2, "]),
+    ],
+)  # fmt: skip
+def test_remappings_onto_one_another_are_refused(start, make_bundle, remapping, uses):
+    """Of two types DDS says so in its own words; a node that hears its own cloud would measure its scale by itself."""
+    process = start(NODE, "-r", remapping, model=make_bundle().path, **{"scale.source": "range"})
+    assert process.wait() == 1
+    (line,) = process.lines("ERROR")
+    assert f"{remapping.partition(':=')[2]} is both" in line
+    assert all(text in line for text in uses)
+
+
+@pytest.mark.parametrize("key", ["monodepth", "/robot/mono_depth", "/*/mono_depth"])
+def test_a_parameter_file_for_another_node_is_said(start, make_bundle, tmp_path, key):
+    file = tmp_path / "params.yaml"
+    file.write_text(f"{key}:\n  ros__parameters:\n    cloud_stride: 2\n")
+    process = start(NODE, "--params-file", str(file), model=make_bundle().path).wait_ready()
+    (line,) = process.lines("WARN")
+    assert f"{file}: is not for /mono_depth but for /{key.lstrip('/')}" in line
+
+
+@pytest.mark.parametrize("key", ["mono_depth", "/**", "/*", "/robot:\n  mono_depth"])
+def test_a_parameter_file_for_this_node_is_not(start, make_bundle, tmp_path, key):
+    """rcl itself says whether it is for the node: cloud_strid, which it hands over, is refused."""
+    file = tmp_path / "params.yaml"
+    file.write_text(f"{key}:\n    ros__parameters:\n      cloud_strid: 2\n")
+    namespace = ("-r", "__ns:=/robot") if "robot" in key else ()
+    process = start(NODE, *namespace, "--params-file", str(file), model=make_bundle().path)
+    assert process.wait() == 1
+    assert "'cloud_strid' is unknown" in process.log()
+    file.write_text(file.read_text().replace("strid", "stride"))
+    assert not start(NODE, *namespace, "--params-file", str(file), model=make_bundle().path).wait_ready().lines("WARN")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("/point.publisher.depth", "/points.publisher.depth"),
+        ("/points.publisher.dept", "/points.publisher.depth"),
+        ("points.publisher.depth", "/points.publisher.depth"),
+    ],
+)
+def test_a_qos_override_that_no_topic_takes_is_said(start, make_bundle, name, meant):
+    process = start(NODE, model=make_bundle().path, **{f"qos_overrides.{name}": 3}).wait_ready()
+    process.wait_log("has no effect")
+    (line,) = process.lines("WARN")
+    assert f"'qos_overrides.{name}' has no effect; did you mean 'qos_overrides.{meant}'" in line
+
+
+def test_a_model_below_the_home_folder(start, make_bundle):
+    """No shell expands the ~ of model:=~/models/mine."""
+    folder = make_bundle().path
+    start(NODE, model=f"~/{folder.name}", env={"HOME": str(folder.parent)}).wait_ready()
+
+
+def test_an_empty_list_of_cameras_is_one_camera(start, make_bundle, tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("mono_depth:\n  ros__parameters:\n    camera_names: []\n")
+    process = start(NODE, "--params-file", str(file), model=make_bundle().path).wait_ready()
+    assert "waiting for images on /image, /camera_info" in process.log()
+
+
 def test_unreadable_parameter_file(start, tmp_path):
     file = tmp_path / "params.yaml"
     file.write_text("/**: [")

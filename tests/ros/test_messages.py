@@ -176,6 +176,8 @@ def test_stamps_that_tell_no_latency_are_noticed():
         health.image_received(stamp_ns, stamp_ns + age_ns)
         assert text in health.wrong_time() if text else not health.wrong_time()
     assert health.jumps == 1  # to 0
+    health.image_received(5 * second, 0)  # a simulated clock that nobody moves
+    assert "use_sim_time is set, and nobody publishes /clock" in health.wrong_time()
     health.image_received(5 * second, 5 * second)
     health.image_received(5 * second - 1, 5 * second)  # out of order, no jump
     assert health.jumps == 1

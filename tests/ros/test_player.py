@@ -53,13 +53,15 @@ def play(start, client: Client, **parameters: object):
 def test_folder(start, client, folder, calibration, tmp_path):
     index = tmp_path / "index.csv"
     (folder / "4.png").write_bytes(b"not a png")
+    whole = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (32, 64, 3), np.uint8))[1].tobytes()
+    (folder / "4.jpg").write_bytes(whole[: len(whole) // 2])  # OpenCV would fill the rest with grey
     process, images, infos = play(start, client, input=folder, camera_info=calibration, rate=20, frame_id="left", index=index)
     assert process.wait() == 0, process.log()
     names = [f"{number}.png" for number in range(10) if number != 4]
     rows = list(csv.reader(index.open()))
     assert [row[1] for row in rows] == names
     assert [int(row[0]) for row in rows] == sorted(images) == sorted(infos)
-    assert "1 that could not be read skipped" in process.log()
+    assert "2 that could not be read skipped" in process.log()
     for at, name in rows:
         message = images[int(at)]
         assert (message.encoding, message.width, message.height, message.header.frame_id) == ("bgr8", 64, 32, "left")
@@ -185,6 +187,13 @@ def broken_bag(tmp_path, calibration):
     return {"input": tmp_path / "bag.mcap"}, ["bag.mcap", "not a bag"]
 
 
+def bag_without_metadata(tmp_path, calibration):
+    """What a recorder leaves that was killed."""
+    write_bag(tmp_path / "bag", StoragePlugin.MCAP, False)
+    (tmp_path / "bag" / "metadata.yaml").unlink()
+    return {"input": tmp_path / "bag"}, ["bag", "not a bag", "metadata", "ros2 bag reindex"]
+
+
 def bag_without_images(tmp_path, calibration):
     write_bag(tmp_path / "bag", StoragePlugin.MCAP, False, topics=())
     return {"input": tmp_path / "bag"}, ["no image topic"]
@@ -229,12 +238,24 @@ def no_subscribers(tmp_path, calibration):
     return {"input": tmp_path, "camera_info": calibration, **waiting}, ["0 subscribers on /image after 0.2 s; expected 1"]
 
 
+def mistyped_parameter(tmp_path, calibration):
+    return {"input": tmp_path, "camera_inf": calibration}, ["'camera_inf' is unknown", "did you mean 'camera_info'"]
+
+
+def nothing_to_play(tmp_path, calibration):
+    return {"camera_info": calibration}, ["'input' is missing", "video"]
+
+
+def negative_rate(tmp_path, calibration):
+    return {"input": tmp_path, "rate": -5}, ["rate is -5 Hz", "positive"]
+
+
 @pytest.mark.parametrize(
     "fault",
     [
         no_such_input, empty_folder, unreadable_video, nothing_readable, other_size, missing_calibration, no_camera_info,
         incomplete_calibration, broken_bag, bag_without_images, bag_with_two_cameras, unwritable_index, full_disk,
-        unknown_qos, damaged_bag, no_subscribers,
+        unknown_qos, damaged_bag, no_subscribers, bag_without_metadata, mistyped_parameter, nothing_to_play, negative_rate,
     ],
 )  # fmt: skip
 def test_bad_input_is_one_clear_line(start, tmp_path, calibration, fault):

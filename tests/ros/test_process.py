@@ -275,6 +275,13 @@ def test_a_film_that_was_cut_short_is_made_again(job):
     ]
 
 
+def test_images_without_a_calibration_are_refused_before_any_is_read(job):
+    seen = []
+    outcome = run(replace(job, calibration=None), lambda now, expected: seen.append(now), lambda: False)
+    assert "give --camera-info" in outcome.failure
+    assert not seen
+
+
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_run_with_other_options_is_refused(job, make_bundle, finished):
     assert do(job, images=None if finished else 2).good == finished
@@ -481,6 +488,14 @@ def results_in_the_input(given):
     return [*given, "--out", given[0]], "would lie among the input's own files"
 
 
+def results_in_a_file(given):
+    return [*given, "--out", str(Path(given[0]) / "0.png")], "0.png: no folder for results can be made there (File exists)"
+
+
+def value_without_quotes(given):
+    return [*given, "--ros-args", "-p", "scale.sensor_pose:=0", "0"], "['0'] behind --ros-args"
+
+
 def no_ray(given):
     return [*given, "--ray", "local"], "--ray needs Ray, which is not installed here"
 
@@ -490,8 +505,12 @@ def no_cluster(given):
 
 
 @pytest.mark.parametrize(
-    "fault", [unknown_parameter, out_of_range, no_metres, no_bundle, twice_the_same, results_in_the_input, no_ray, no_cluster]
-)
+    "fault",
+    [
+        unknown_parameter, out_of_range, no_metres, no_bundle, twice_the_same, results_in_the_input, results_in_a_file,
+        value_without_quotes, no_ray, no_cluster,
+    ],
+)  # fmt: skip
 def test_what_is_wrong_with_all_inputs_is_said_in_one_line(walls, calibration, make_bundle, tmp_path, capfd, monkeypatch, fault):
     monkeypatch.setitem(sys.modules, "ray", None)
     given = [

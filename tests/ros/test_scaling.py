@@ -192,6 +192,16 @@ def test_qos_of_tf_static_can_be_overridden(client, monkeypatch):
     listener.destroy_node()
 
 
+def test_a_sensor_of_another_type_is_named(start, client, make_bundle):
+    """A lidar's cloud on the topic for scans."""
+    process = start_scaled(start, make_bundle(kind="scale_invariant"), "range")
+    Sensor(client, "range/scan", cloud(np.ones((30, 3), np.float32)))
+    client.listen("depth/image_rect")
+    client.send_until(lambda: "/range/scan has" in process.log(), scene(), info_message(), "refused")
+    said = "/range/scan has sensor_msgs/msg/PointCloud2, not sensor_msgs/msg/LaserScan; remap the one of them"
+    assert said in process.lines("ERROR")[-1]
+
+
 def test_each_camera_has_its_own_scale(start, make_bundle):
     """Two cameras on one engine see the same; front has a scan, left has none, until it has one of another scale."""
     start_scaled(start, make_bundle(kind="scale_invariant"), "range", cameras="[front, left]")

@@ -21,9 +21,8 @@ from depth_ros.engines import EngineError, EngineOptions, choose_engine, one_lin
 from depth_ros.estimator import Estimator
 from depth_ros.ros.camera_answerer import CameraAnswerer
 from depth_ros.ros.params import NodeParams
-from depth_ros.ros.scale_inputs import TOPICS
 from depth_ros.ros.scaling import Scaling
-from depth_ros.ros.sensor_topics import BagTopics
+from depth_ros.ros.sensor_topics import TOPICS, BagTopics
 from depth_ros.ros.sources import FRAME_ID, Source, SourceImage, is_bag, open_source
 from depth_ros.tools.offline import manifest
 from depth_ros.tools.offline.writers import Answered, Writer, open_writer
@@ -105,6 +104,10 @@ def _run(job: Job, tell: Tell, stop: Stop) -> Outcome:
     camera = load_calibration(job.calibration) if job.calibration else None
     if not job.source.exists():
         open_source(job.source)  # says so
+    if camera is None and not is_bag(job.source):  # image by image this would be said after hours of video
+        raise InputError(
+            f"{job.source}: a video or folder holds no camera_info; give --camera-info <ROS camera calibration YAML>"
+        )
     facts = manifest.describe(job.source, job.topic, camera, model, job.params, job.formats, job.sensors)
     for folder in (job.out, job.partial):
         found = manifest.read(folder)
