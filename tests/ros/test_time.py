@@ -64,7 +64,6 @@ def test_time_that_jumps_back_hangs_nothing(start, client, make_bundle, said):
         for frame in range(3):
             client.received.clear()
             answered_at(client, now_ns + frame * 2 * 10**9 + 10**9)
-            assert len(client.received["depth/image_rect"]) == 1
 
     def jumps() -> bool:
         return any(v.key == "times that time jumped back" and v.value == "2" for s in said("")[-1:] for v in s.values)
