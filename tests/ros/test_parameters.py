@@ -8,7 +8,7 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
-from harness import NODE, cloud_array, depth_array, info_message, wall
+from harness import LEASE_S, NODE, cloud_array, depth_array, info_message, wall
 from rcl_interfaces.srv import GetParameters, ListParameters, SetParametersAtomically
 from rclpy.parameter import Parameter, parameter_value_to_python
 
@@ -117,9 +117,10 @@ def test_what_ros2_param_dump_writes_loads_again(start, client, make_bundle, tmp
     file = tmp_path / "mono_depth.yaml"
     file.write_text(yaml.safe_dump({"/mono_depth": {"ros__parameters": values}}))
     assert node.stop() == 0
+    client.spin_until(lambda: "mono_depth" not in client.node.get_node_names(), "the first node gone", timeout_s=LEASE_S)
 
     again = start(NODE, "--params-file", str(file)).wait_ready()
-    assert not again.lines("WARN")
+    assert not again.lines("WARN"), again.log()
     assert get(client, "cloud_stride", "max_depth", "camera_names") == [2, 12.5, [""]]
     client.spin_until(lambda: client.node.get_publishers_info_by_topic("/points"), "points advertised")
     (points,) = client.node.get_publishers_info_by_topic("/points")
