@@ -87,14 +87,22 @@ def prepare(options: argparse.Namespace, node_params: NodeParams, sensors: Mappi
         Job(source.resolve(), out / name, formats, chosen, options.topic, calibration, sensors)
         for source, name in zip(options.inputs, names(options.inputs), strict=True)
     ]
+    _make_room(jobs, out)
+    return jobs, size
+
+
+def _make_room(jobs: Sequence[Job], out: Path) -> None:
+    """Make the folder of all results. Raises InputError where those of a job have no place."""
     for job in jobs:
         if job.source == out or job.source.is_relative_to(job.out) or job.source.is_relative_to(job.partial):
             raise InputError(f"{job.source}: its results would lie among the input's own files; choose another --out")
+        for folder in (job.out, job.partial):
+            if folder.is_file():
+                raise InputError(f"{folder}: is a file, where results are to be; move it, or choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: no folder for results can be made there ({error.strerror}); choose another --out") from error
-    return jobs, size
 
 
 def names(inputs: Sequence[Path]) -> list[str]:

@@ -492,6 +492,13 @@ def results_in_a_file(given):
     return [*given, "--out", str(Path(given[0]) / "0.png")], "0.png: no folder for results can be made there (File exists)"
 
 
+def a_file_where_results_go(given):
+    taken = Path(given[0]).parent / "mine" / Path(given[0]).name
+    taken.parent.mkdir()
+    taken.write_text("mine")
+    return [*given, "--out", str(taken.parent)], f"{taken}: is a file, where results are to be"
+
+
 def value_without_quotes(given):
     return [*given, "--ros-args", "-p", "scale.sensor_pose:=0", "0"], "['0'] behind --ros-args"
 
@@ -508,7 +515,7 @@ def no_cluster(given):
     "fault",
     [
         unknown_parameter, out_of_range, no_metres, no_bundle, twice_the_same, results_in_the_input, results_in_a_file,
-        value_without_quotes, no_ray, no_cluster,
+        a_file_where_results_go, value_without_quotes, no_ray, no_cluster,
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_all_inputs_is_said_in_one_line(walls, calibration, make_bundle, tmp_path, capfd, monkeypatch, fault):
