@@ -102,12 +102,7 @@ def run(job: Job, tell: Tell, stop: Stop) -> Outcome:
 def _run(job: Job, tell: Tell, stop: Stop) -> Outcome:
     model = bundle.load(job.params.model)
     camera = load_calibration(job.calibration) if job.calibration else None
-    if not job.source.exists():
-        open_source(job.source)  # says so
-    if camera is None and not is_bag(job.source):  # image by image this would be said after hours of video
-        raise InputError(
-            f"{job.source}: a video or folder holds no camera_info; give --camera-info <ROS camera calibration YAML>"
-        )
+    _check_source(job, camera)
     facts = manifest.describe(job.source, job.topic, camera, model, job.params, job.formats, job.sensors)
     for folder in (job.out, job.partial):
         found = manifest.read(folder)
@@ -169,13 +164,25 @@ def _open_answerer(model: ModelBundle, job: Job, source: Source) -> Iterator[tup
         yield answerer, engine.describe(), warnings
 
 
+def _check_source(job: Job, camera: CameraModel | None) -> None:
+    """Raise InputError, before hours of video, for an input that is not there, or is no bag where one is needed."""
+    if not job.source.exists():
+        open_source(job.source)  # says so
+    if is_bag(job.source):
+        return
+    chosen = job.params.scale.source
+    if chosen in TOPICS:
+        raise InputError(f"{job.source}: scale.source is '{chosen}', whose sensor only a bag can hold; expected a ROS 2 bag")
+    if camera is None:
+        raise InputError(
+            f"{job.source}: a video or folder holds no camera_info; give --camera-info <ROS camera calibration YAML>"
+        )
+
+
 def _sensors(job: Job, source: Source, warn: Callable[[str], None]) -> BagTopics | None:
     """Return the topics that the scale is measured from; None where it needs none."""
     if job.params.scale.source not in TOPICS:
         return None
-    if not is_bag(job.source):
-        chosen = job.params.scale.source
-        raise InputError(f"{job.source}: scale.source is '{chosen}', whose sensor only a bag can hold; expected a ROS 2 bag")
     return BagTopics(cast("Bag", source), job.sensors, warn)
 
 
