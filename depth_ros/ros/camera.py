@@ -62,11 +62,9 @@ class Camera:
     def subscribe(self, hand_over: HandOver) -> None:
         """Hand images over, each with the newest camera_info, until unsubscribe(). Raises InputError on a QoS override."""
         self._info, self._due_s, self.health = None, 0.0, Health()
-        for kind, topic, callback in (
-            (CameraInfo, self.prefix + "camera_info", self._on_camera_info),
-            (*self.image_topic(), partial(self._on_image, hand_over)),
-        ):
-            self._undo.append(self._endpoints.subscribe(kind, topic, callback, best_effort(QUEUE)))
+        subscribe, qos = self._endpoints.subscribe, best_effort(QUEUE)
+        self._undo.append(subscribe(CameraInfo, self.prefix + "camera_info", self._on_camera_info, qos))
+        self._undo.append(subscribe(*self.image_topic(), partial(self._on_image, hand_over), qos))
 
     def unsubscribe(self) -> None:
         """Hand nothing over any more."""

@@ -99,10 +99,10 @@ class RangeInput:
         if self._too_few and not heard:
             raise NoMeasurement(
                 "a Range (sonar, infrared) is one distance; scale and shift of an affine_invariant bundle need many: "
-                "publish a scan, cloud or depth image on range/scan, range/points or range/depth"
+                f"publish a scan, cloud or depth image on one of {self._names(Range)}"
             )
         if not heard:
-            names = ", ".join(self._topics.name(topic) for topic in self._kinds)
+            names = self._names()
             wrong = "".join(self._topics.mistyped(topic, kind) for topic, kind in self._kinds.items())
             raise NoMeasurement(f"nothing heard on {names}: {wrong}remap the one of them that your sensor publishes")
         off_ns, message = min(((abs(stamp - stamp_ns), message) for stamp, message in heard), key=lambda item: item[0])
@@ -112,6 +112,10 @@ class RangeInput:
                 "is the sensor running, and are the clocks in step? Else raise scale.tolerance_s"
             )
         return message
+
+    def _names(self, left_out: type | None = None) -> str:
+        """Full names of the topics, without that of a message class."""
+        return ", ".join(self._topics.name(topic) for topic, kind in self._kinds.items() if kind is not left_out)
 
     def _samples(self, message: Any, camera_frame: str, prediction: DepthPrediction) -> Samples:
         camera = prediction.camera

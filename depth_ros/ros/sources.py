@@ -75,8 +75,10 @@ def open_source(path: Path | str, topic: str = "") -> Source:
 
 def is_bag(path: Path) -> bool:
     """Return whether `path` looks like a ROS 2 bag: a folder, or a file of one. A recording that was cut off has no metadata."""
-    files = (path, *path.glob("*"))
-    return (path / "metadata.yaml").is_file() or any(file.suffix in BAG_SUFFIXES for file in files)
+    if path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file():
+        return True
+    inside = {file.suffix.lower() for file in path.glob("*")}
+    return not inside.isdisjoint(BAG_SUFFIXES) and inside.isdisjoint(IMAGE_SUFFIXES)
 
 
 def _open_bag(path: Path, topic: str) -> Source:

@@ -20,6 +20,7 @@ from rosbags.rosbag2 import StoragePlugin
 from sensor_msgs.msg import CameraInfo, Image
 
 from depth_ros.calibration import save_calibration
+from depth_ros.ros.sources import is_bag
 from depth_ros.types import CameraModel
 
 TYPES = {"image": Image, "camera_info": CameraInfo}
@@ -40,6 +41,32 @@ def folder(tmp_path) -> Path:
     for number in range(10):
         cv2.imwrite(str(path / f"{number}.png"), np.full((32, 64, 3), 20 * number, np.uint8))
     return path
+
+
+def test_what_a_bag_is(tmp_path):
+    """A killed recorder leaves no metadata; among images a bag is one file more."""
+    for name, files, expected in (
+        ("whole", ("metadata.yaml", "0.db3"), True),
+        ("killed", ("0.mcap",), True),
+        ("images", ("1.png", "2.jpg"), False),
+        ("both", ("1.png", "drive.mcap"), False),
+        ("empty", (), False),
+    ):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+        assert is_bag(tmp_path / name) is expected, name
+    assert is_bag(tmp_path / "killed" / "0.mcap")
+
+
+def test_home_folder_and_parameter_file_as_of_the_node(start, folder, calibration, tmp_path):
+    """No shell expands ~ in a parameter, and a file for another node is said to be."""
+    (tmp_path / "params.yaml").write_text("monodepth:\n  ros__parameters:\n    rate: 5.0\n")
+    given = {"input": f"~/{folder.name}", "camera_info": f"~/{calibration.name}", "rate": 100, "index": "~/index.csv"}
+    process = start(PLAYER, "--params-file", str(tmp_path / "params.yaml"), env={"HOME": str(folder.parent)}, **given)
+    assert process.wait() == 0, process.log()
+    assert (folder.parent / "index.csv").read_text().count("\n") == len(list(folder.iterdir()))
+    assert any("is not for /camera_player but for /monodepth" in line for line in process.lines("WARN"))
 
 
 def play(start, client: Client, **parameters: object):

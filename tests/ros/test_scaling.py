@@ -17,6 +17,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
+from builtin_interfaces.msg import Time
 from corridor import make_texture, moved, shot
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
@@ -192,14 +193,20 @@ def test_qos_of_tf_static_can_be_overridden(client, monkeypatch):
     listener.destroy_node()
 
 
-def test_a_sensor_of_another_type_is_named(start, client, make_bundle):
-    """A lidar's cloud on the topic for scans."""
-    process = start_scaled(start, make_bundle(kind="scale_invariant"), "range")
-    Sensor(client, "range/scan", cloud(np.ones((30, 3), np.float32)))
+@pytest.mark.parametrize(
+    ("source", "topic", "said"),
+    [
+        ("range", "range/scan", "not sensor_msgs/msg/LaserScan; remap the one of them"),
+        ("odometry", "odom", "not nav_msgs/msg/Odometry; remap odom to your robot's odometry"),
+    ],
+)
+def test_a_sensor_of_another_type_is_named(start, client, make_bundle, source, topic, said):
+    """A lidar's cloud on the topic for scans, or for odometry."""
+    process = start_scaled(start, make_bundle(kind="scale_invariant"), source)
+    Sensor(client, topic, cloud(np.ones((30, 3), np.float32)))
     client.listen("depth/image_rect")
-    client.send_until(lambda: "/range/scan has" in process.log(), scene(), info_message(), "refused")
-    said = "/range/scan has sensor_msgs/msg/PointCloud2, not sensor_msgs/msg/LaserScan; remap the one of them"
-    assert said in process.lines("ERROR")[-1]
+    client.send_until(lambda: f"/{topic} has" in process.log(), scene(), info_message(), "refused")
+    assert f"/{topic} has sensor_msgs/msg/PointCloud2, {said}" in process.lines("ERROR")[-1]
 
 
 def test_each_camera_has_its_own_scale(start, make_bundle):
@@ -338,15 +345,24 @@ def test_odometry_gives_the_scale_of_one_of_several_cameras(client, scaling):
     assert later[-1].sigma < 1.2 * later[2].sigma
 
 
-def test_a_sonar_measures_with_one_value(client, scaling):
-    one = scaling(source="range", sensor_pose=AT_CAMERA)
-    publisher = client.node.create_publisher(Range, "range/range", 5)
+def sonar_at(time) -> Range:
+    """What a sonar before the end wall says, whose prediction is 6: three times as far."""
+    message = Range(field_of_view=0.1, min_range=0.2, max_range=40.0, range=18.0)
+    message.header.frame_id, message.header.stamp = "sonar", time
+    return message
+
+
+def hear_one(client, one, message) -> None:
+    publisher = client.node.create_publisher(type(message), "range/range", 5)
     client.spin_until(publisher.get_subscription_count, "subscribed")
-    frame, prediction, _ = shot(make_texture(), moved(), 100.0)
-    message = Range(field_of_view=0.1, min_range=0.2, max_range=40.0, range=18.0)  # the end wall
-    message.header.frame_id, message.header.stamp.sec = "sonar", 100
     publisher.publish(message)
     client.spin_until(lambda: one._input._heard, "range heard")
+
+
+def test_a_sonar_measures_with_one_value(client, scaling):
+    one = scaling(source="range", sensor_pose=AT_CAMERA)
+    frame, prediction, _ = shot(make_texture(), moved(), 100.0)
+    hear_one(client, one, sonar_at(Time(sec=100)))
     scale = one.scale_for(frame, prediction)
     assert scale.factor == pytest.approx(3.0, rel=0.02)
     assert scale.sigma == pytest.approx(math.hypot(0.1, 0.01), rel=0.01)
@@ -359,27 +375,23 @@ def test_a_sonar_cannot_tell_scale_and_shift_and_does_not_disturb_what_can(clien
         client.node.create_publisher(kind, topic, 5) for kind, topic in ((Range, "range/range"), (Image, "range/depth"))
     )
     client.spin_until(lambda: sonars.get_subscription_count() and images.get_subscription_count(), "subscribed")
-    sonar = Range(field_of_view=0.1, min_range=0.2, max_range=40.0, range=18.0)
-    sonar.header.frame_id = "sonar"
     frame, prediction, _ = shot(make_texture(), moved(), 100.0)
     frames = (replace(frame, stamp_ns=time_s * 10**9) for time_s in range(100, 1000))
 
     def reason():
         later = next(frames)
-        sonar.header.stamp.sec = later.stamp_ns // 10**9
-        sonars.publish(sonar)
+        sonars.publish(sonar_at(Time(sec=later.stamp_ns // 10**9)))
         client._executor.spin_once(timeout_sec=0.1)
         with pytest.raises(InputError, match="no scale from range") as refused:
             one.scale_for(later, prediction)
         return str(refused.value)
 
     need = "a Range (sonar, infrared) is one distance; scale and shift of an affine_invariant bundle need many: publish a scan, "
-    wait_until(lambda: f"{need}cloud or depth image on range/scan, range/points or range/depth" in reason(), reason)
+    wait_until(lambda: f"{need}cloud or depth image on one of /range/scan, /range/points, /range/depth" in reason(), reason)
     later = next(frames)
     deep = image_message((3 * prediction.depth).astype(np.float32), "32FC1")
     deep.header.stamp.sec, deep.header.stamp.nanosec = later.stamp_ns // 10**9, 50_000_000
-    sonar.header.stamp.sec = later.stamp_ns // 10**9
-    sonars.publish(sonar)
+    sonars.publish(sonar_at(Time(sec=later.stamp_ns // 10**9)))
     images.publish(deep)
     client.spin_until(lambda: any(isinstance(heard, Image) for _, heard in one._input._heard), "depth heard")
     assert one.scale_for(later, prediction).factor == pytest.approx(3.0, rel=0.02)
@@ -451,13 +463,8 @@ def test_images_without_stamps_age_by_the_clock(client, scaling):
 
 def test_images_without_stamps_are_measured_against_ranges_of_now(client, scaling):
     one = scaling(source="range", sensor_pose=AT_CAMERA)
-    publisher = client.node.create_publisher(Range, "range/range", 5)
-    client.spin_until(publisher.get_subscription_count, "subscribed")
     frame, prediction, _ = shot(make_texture(), moved(), 0.0)
-    message = Range(field_of_view=0.1, min_range=0.2, max_range=40.0, range=18.0)  # the end wall
-    message.header.frame_id, message.header.stamp = "sonar", client.node.get_clock().now().to_msg()
-    publisher.publish(message)
-    client.spin_until(lambda: one._input._heard, "range heard")
+    hear_one(client, one, sonar_at(client.node.get_clock().now().to_msg()))
     assert one.scale_for(frame, prediction).factor == pytest.approx(3.0, rel=0.02)
 
 
