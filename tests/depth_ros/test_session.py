@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from pathlib import Path
@@ -61,10 +60,10 @@ def test_player_that_has_to_be_killed_leaves_nothing_and_is_named(tmp_path, monk
 @pytest.mark.parametrize(
     ("ending", "complaint"),
     [
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV; see "),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV; see {log}"),
         ("print('[ERROR] [1.2] [x]: lens cap')\nprint('bye')\nraise SystemExit(1)", "lens cap"),
-        ("print('all is well')\nraise SystemExit(3)", r"all is well \(exit code 3\)"),
-        ("raise SystemExit(3)", r"it said nothing \(exit code 3\)"),
+        ("print('all is well')\nraise SystemExit(3)", "all is well (exit code 3)"),
+        ("raise SystemExit(3)", "it said nothing (exit code 3)"),
         ("print('all is well')", "all is well"),
     ],
 )  # fmt: skip
@@ -73,8 +72,7 @@ def test_complaint_of_a_process_says_how_it_ended(tmp_path, monkeypatch, ending,
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     child = processes.Child("child", ["ending"], processes.environment(tmp_path), tmp_path / "child.txt")
     assert child.wait(30)
-    found = child.complaint()
-    assert re.fullmatch(f"{complaint}({re.escape(str(tmp_path / 'child.txt'))})?", found), found
+    assert child.complaint() == complaint.format(log=tmp_path / "child.txt")
 
 
 def test_domain_is_not_the_users(tmp_path, monkeypatch):

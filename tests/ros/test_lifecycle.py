@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +172,14 @@ def test_nothing_of_the_node_is_left_to_the_end_of_its_process(start, client, ma
     threads = [task.read_text().strip() for task in Path(f"/proc/{process.pid}/task").glob("*/comm")]
     assert threads, "the process has ended, so this says nothing"
     assert [name for name in threads if name.startswith("dds.")] in ([], ["dds.shm.wdog"])  # the process's own, not a node's
+
+
+def test_a_crash_of_native_code_stands_in_the_log(start, make_bundle):
+    process = start(NODE, model=make_bundle().path, engine="onnxruntime").wait_ready()
+    os.kill(process.pid, signal.SIGSEGV)
+    assert process.wait() == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in process.log()
+    assert "depth_ros/ros/node.py" in process.log()  # where it was
 
 
 def test_interrupt_while_it_loads(start, make_bundle):

@@ -361,20 +361,8 @@ RUNNING = {  # parameters of a running node, at other values than their defaults
 def test_parameters_of_a_running_node_change_nothing_and_are_named(job, tmp_path, capfd):
     def files(out: Path, *given: str) -> dict[str, bytes]:
         common = ("--camera-info", job.calibration, "--model", job.params.model, "--engine", "onnxruntime")
-        arguments = [
-            job.source,
-            "--out",
-            out,
-            *common,
-            "--formats",
-            "png",
-            "sigma",
-            "ply",
-            "--ros-args",
-            "-p",
-            "threads:=1",
-            *given,
-        ]
+        formats = ("--formats", "png", "sigma", "ply")
+        arguments = [job.source, "--out", out, *common, *formats, "--ros-args", "-p", "threads:=1", *given]
         assert main(list(map(str, arguments))) == 0
         return {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*.p*") if file.is_file()}
 
@@ -387,13 +375,9 @@ def test_parameters_of_a_running_node_change_nothing_and_are_named(job, tmp_path
     named, _, said = line.partition("process: ")[2].partition(": ")
     assert said == "of a running node, without effect here (docs/offline.md)"
     assert set(named.split(", ")) == set(RUNNING)
-    page = (
-        (ROOT / "docs" / "offline.md")
-        .read_text(encoding="utf-8")
-        .partition("What only a running node has")[2]
-        .partition("\n\n")[0]
-    )
-    patterns = re.findall(r"`([a-z_*]+)`", page)
+    page = (ROOT / "docs" / "offline.md").read_text(encoding="utf-8")
+    listed = page.partition("What only a running node has")[2].partition("\n\n")[0]
+    patterns = re.findall(r"`([a-z_*]+)`", listed)
     assert {name for name in NAMES if any(fnmatch(name, pattern) for pattern in patterns)} == set(RUNNING)
 
 

@@ -112,7 +112,7 @@ def test_nothing_that_mixes_depths_takes_one_with_a_shift_of_its_own(build: Buil
     assert isinstance(student, SelfTeaching)
     with pytest.raises(
         ConfigError,
-        match=r"a teacher of method midas is affine_invariant: .*fit_metric.* method.name: midas",
+        match=r"method.teachers: number 1, of method midas, is affine_invariant: .*fit_metric.* method.name: midas",
     ):
         student.set_teachers([method])
     with pytest.raises(ConfigError, match=r"checkpoints are affine_invariant: each has a scale and a shift"):

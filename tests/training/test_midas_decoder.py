@@ -12,8 +12,6 @@ from torch.nn import functional as F
 from training.networks.midas_decoder import MidasDecoder, ResidualUnit, double
 
 CHANNELS = (6, 8, 10, 12, 14)  # of an encoder, all different
-
-
 THREE = (0, 8, 10, 12)  # of one without a feature at stride 2 or 32, as Lite-Mono
 
 

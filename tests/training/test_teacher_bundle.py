@@ -155,7 +155,7 @@ def test_teachers_that_are_no_teachers_are_refused(save: Save, tmp_path: Path, s
         choose = ["--set", f"method.name={student}", "--set", "method.scales=3"]
         assert main([str(recipe), *choose, "--set", f"method.teachers=[{save(kind='affine_invariant')}]"]) == 1
         said = capsys.readouterr().err
-        assert "method.teachers: a teacher of method bundle is affine_invariant" in said
+        assert "method.teachers: number 1, of method bundle, is affine_invariant" in said
         assert "training.fit_metric" in said
         assert "method.name: midas" in said
 

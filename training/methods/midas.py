@@ -63,7 +63,9 @@ class Midas(Taught):
         return errors.values + own.gradient * edges, errors.counted
 
     def health(self, batch: Batch) -> dict[str, Tensor]:
-        """Also correlation: of predicted and true inverse depth, mean over images; skipped: the share that teaches nothing."""
+        """Also correlation, of predicted inverse depth and the true or taught one, mean over images; skipped: the
+        share of images that teaches nothing.
+        """
         figures, batch = super().health(batch), self._with_truth(batch)
         prediction = 1 / self.to_depth(self.depth_net(batch.image)[0])
         counted = self.sample_losses(prediction, batch)[1]

@@ -51,12 +51,12 @@ class TaughtDepth(Taught):
 
     def set_teachers(self, teachers: list[Predictor]) -> None:
         """See Taught. Raises ConfigError."""
-        for teacher in teachers:
+        for number, teacher in enumerate(teachers, 1):
             if teacher.kind == "affine_invariant":
                 raise ConfigError(
-                    f"method.teachers: a teacher of method {teacher.config.method.name} is affine_invariant: its depth has a "
-                    f"scale and a shift of its own in every image, and {self.config.method.name} learns depth; make metres of "
-                    "it first (training.fit_metric, or training.export --fit-metric), or choose method.name: midas"
+                    f"method.teachers: number {number}, of method {teacher.config.method.name}, is affine_invariant: its depth "
+                    f"has a scale and a shift of its own in every image, and {self.config.method.name} learns depth; make metres "
+                    "of it first (training.fit_metric, or training.export --fit-metric), or choose method.name: midas"
                 )
         metric = all(teacher.metric for teacher in teachers)
         if len(teachers) > 1 and not metric:
