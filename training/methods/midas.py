@@ -63,8 +63,9 @@ class Midas(Taught):
         return errors.values + own.gradient * edges, errors.counted
 
     def health(self, batch: Batch) -> dict[str, Tensor]:
-        """Also correlation, of predicted inverse depth and the true or taught one, mean over images; skipped: the
-        share of images that teaches nothing.
+        """Also correlation, of predicted inverse depth and the true or taught one, mean over images; and skipped.
+
+        The latter is the share of images that teach nothing.
         """
         figures, batch = super().health(batch), self._with_truth(batch)
         prediction = 1 / self.to_depth(self.depth_net(batch.image)[0])
